@@ -1,0 +1,32 @@
+"""The arguments by which commands name a recording: its path, and for bags its topics and frames."""
+
+from __future__ import annotations
+
+import argparse
+
+from nre_ros.recordings import Recording, open_recording
+
+_BAG_OPTIONS = {
+    "image_topic": "colour images",
+    "camera_info_topic": "their calibration",
+    "depth_topic": "their depth; none: leave depth out",
+    "pose_topic": "poses (Odometry, PoseStamped, PoseWithCovarianceStamped), or /tf",
+    "map_frame": "frame of the poses (default: map, else the root of the tree)",
+    "camera_frame": "optical frame of the camera (default: that of the images)",
+    "base_frame": "frame whose pose a PoseStamped gives (default: base_link)",
+    "camera_extrinsics": "base_from_camera as 'x y z qx qy qz qw', for bags without tf_static",
+}
+
+
+def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
+    """RECORDING, and the options of bags; :func:`recording_of` reads them."""
+    parser.add_argument("recording", metavar="RECORDING", help="rosbag2 folder or TUM RGB-D folder")
+    group = parser.add_argument_group("bags", "found by type when left out")
+    for name, text in _BAG_OPTIONS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", default="", metavar="NAME", help=text)
+
+
+def recording_of(args: argparse.Namespace) -> Recording:
+    """Open what the arguments name; raises RecordingError."""
+    given = {name: getattr(args, name) for name in _BAG_OPTIONS}
+    return open_recording(args.recording, **{name: value for name, value in given.items() if value})
