@@ -1,0 +1,59 @@
+"""What one query image came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+import torch
+
+from nre_ros.geometry import Pose
+
+
+class Status(Enum):
+    """``ACCEPTED`` is the only status whose pose may be published as an answer."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    """A pose was found but is not believed; ``reason`` says why."""
+    NO_POSE = "no_pose"
+    """Nothing in the map explains the image."""
+
+
+@dataclass(frozen=True)
+class PointReport:
+    """How each landmark that was asked about fared: for pictures and for judging.
+
+    ``xyz_map`` (N, 3) float32; ``uv_px`` (N, 2) its projection by the final pose in pixels of the query image, NaN
+    when behind the camera; ``loss`` (N,) the NRE there as a share of its ceiling ln|Omega| (1: not explained at all).
+    """
+
+    xyz_map: np.ndarray
+    uv_px: np.ndarray
+    loss: np.ndarray
+
+
+@dataclass(frozen=True)
+class Localization:
+    """The answer to one query.
+
+    ``map_from_cam`` float64, None unless a pose was found (also set on REJECTED, for evaluation; never to be
+    published then). ``covariance`` (6, 6) float64 of the twist x in ``map_from_cam @ exp(x)``: rotation (rad) first,
+    then translation (map unit), both in the camera's optical frame. ``score`` 0 to 1. ``hypotheses`` are further
+    poses, best first, without the answer itself. ``timings_ms`` by stage; ``keyframes`` the retrieved ids, best first.
+    """
+
+    status: Status
+    reason: str
+    score: float = 0.0
+    map_from_cam: Pose | None = None
+    covariance: torch.Tensor | None = None
+    hypotheses: tuple[Pose, ...] = ()
+    points: PointReport | None = field(default=None, repr=False)
+    keyframes: tuple[int, ...] = ()
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        return self.status is Status.ACCEPTED
