@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import torch
 
 from nre_ros.config import AcceptConfig
 from nre_ros.nre import Estimate
 
+EXPLAINED_SHARE_OF_CEILING = 0.3
+"""A landmark is explained when its fine gain at the pose is at least this share of ln|Omega|."""
+
 
 @dataclass(frozen=True)
 class Verdict:
+    """``score`` 0 to 1 and, unless ``accepted``, the weakest point in words."""
+
     accepted: bool
     score: float
     reason: str
 
 
-def judge(estimate: Estimate, config: AcceptConfig) -> Verdict:
-    return Verdict(True, 1.0, "")
+def judge(estimate: Estimate, median_depth: float, config: AcceptConfig) -> Verdict:
+    """Score a pose by the worst of four things: how many landmarks it explains, how sure its rotation and its position
+    are, and how far the second-best hypothesis is behind.
+
+    Each is 1 at ``config``'s mark and falls in proportion; ``median_depth`` (map unit) scales the position's deviation.
+    """
+    if estimate.covariance is None or estimate.fine_share is None or estimate.gains is None:
+        return Verdict(False, 0.0, "the explained landmarks do not fix a pose")
+    explained = (estimate.fine_share >= EXPLAINED_SHARE_OF_CEILING).float()
+    share = float(explained.mean())
+    deviation = estimate.covariance.diagonal().clamp_min(0)
+    rotation_deg = math.degrees(float(deviation[:3].sum().sqrt()))
+    translation = float(deviation[3:].sum().sqrt()) / median_depth
+    second = float(torch.clamp(estimate.gains[1] / estimate.gains[0], 0, 1)) if len(estimate.gains) > 1 else 0.0
+    marks = {
+        f"only {100 * share:.1f} % of {len(explained)} landmarks are explained": share / config.explained_share,
+        f"rotation is uncertain to {rotation_deg:.2f} deg": config.rotation_deg / max(rotation_deg, 1e-12),
+        f"position is uncertain to {100 * translation:.1f} % of the depth": config.position / max(translation, 1e-12),
+        f"another pose explains {100 * second:.0f} % as much": (1 - second) / config.margin,
+    }
+    reason, score = min(marks.items(), key=lambda item: item[1])
+    score = min(score, 1.0)
+    accepted = score >= config.min_score
+    return Verdict(accepted, score, "" if accepted else reason)

@@ -112,7 +112,7 @@ class Localizer:
         if estimate.outcome is not Outcome.OK or estimate.poses is None:
             return Localization(Status.NO_POSE, estimate.outcome.value, keyframes=keyframes, timings_ms=timings_ms)
         cam_from_map = estimate.poses.to("cpu")
-        verdict = judge(estimate, self._config.accept)
+        verdict = judge(estimate, self.map.median_depth, self._config.accept)
         return Localization(
             Status.ACCEPTED if verdict.accepted else Status.REJECTED,
             verdict.reason,

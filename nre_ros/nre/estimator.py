@@ -14,7 +14,7 @@ from nre_ros.geometry import Camera, CellGrid, Pose
 from nre_ros.nre.covariance import pose_covariance
 from nre_ros.nre.gnc import linearise, point_gains, refine, smoothed_total
 from nre_ros.nre.loss_maps import LossMaps, find_peaks, fine_loss_maps, window_mass
-from nre_ros.nre.msac import find_poses
+from nre_ros.nre.msac import distinct, find_poses
 
 MIN_POINTS = 4
 MIN_WINDOW_MASS = 0.02
@@ -35,6 +35,11 @@ class FineStage:
         return fine_loss_maps(
             self.descriptors[index], self.features, self.inverse_temperature, self.grid, centre_px, prior_mass, window
         )
+
+FIRST_LEVEL_POINTS = 300
+"""About so many points take part in the first, smoothest level, which only sorts the hypotheses."""
+HOPELESS = 0.6
+"""A second hypothesis with less than this share of the first one's gain is not refined further."""
 
 
 class Outcome(Enum):
@@ -96,9 +101,7 @@ def estimate_pose(
     covariance = pose_covariance(linearise(maps, xyz_map[index], camera, best, sigma, min_curvature=None))
     _note(timings, "gnc_fine", start)
 
-    poses = Pose(
-        torch.cat([best.rotation, poses.rotation[1:]]), torch.cat([best.translation, poses.translation[1:]])
-    )
+    poses = _joined(best, poses[1:])
     gains = point_gains(coarse, xyz_map, camera, poses)
     return Estimate(
         Outcome.OK,
@@ -137,14 +140,28 @@ def refine_fine(
 
 
 def _refine_coarse(coarse: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose, config: NreConfig) -> Pose:
-    """All hypotheses through the first level, the best two through the others; best first by the last level's cost."""
+    """All hypotheses through the first level on a share of the points, the best two through the others on all.
+
+    Best first by the last level's cost; poses that met on the way are one.
+    """
     sigmas = _levels(config.coarse_sigma_max, config.coarse_sigma_min)
+    few = torch.arange(0, len(xyz_map), 1 + len(xyz_map) // FIRST_LEVEL_POINTS, device=xyz_map.device)
+    poses = refine(coarse.select(few), xyz_map[few], camera, poses, sigmas[:1])
 
-    def ranked(poses: Pose) -> Pose:
-        return poses[smoothed_total(coarse, xyz_map, camera, poses, sigmas[-1]).argsort(descending=True)]
+    def ranked(poses: Pose) -> tuple[Pose, Tensor]:
+        gains = smoothed_total(coarse, xyz_map, camera, poses, sigmas[-1])
+        kept = distinct(poses, gains, coarse, xyz_map[few], camera, 2)
+        return poses[kept], gains[kept]
 
-    poses = ranked(refine(coarse, xyz_map, camera, poses, sigmas[:1]))[:2]
-    return ranked(refine(coarse, xyz_map, camera, poses, sigmas[1:] or sigmas))
+    poses, gains = ranked(poses)
+    if len(gains) > 1 and gains[1] < HOPELESS * gains[0]:
+        first = refine(coarse, xyz_map, camera, poses[:1], sigmas[1:] or sigmas)
+        return _joined(first, poses[1:])
+    return ranked(refine(coarse, xyz_map, camera, poses, sigmas[1:] or sigmas))[0]
+
+
+def _joined(a: Pose, b: Pose) -> Pose:
+    return Pose(torch.cat([a.rotation, b.rotation]), torch.cat([a.translation, b.translation]))
 
 
 def _levels(sigma_max: float, sigma_min: float) -> tuple[float, ...]:

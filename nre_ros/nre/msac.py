@@ -56,7 +56,8 @@ def find_poses(
             break
     if found is None:
         return None
-    return _distinct(found, gains, maps, xyz_map[look], camera, config.hypotheses)
+    kept = distinct(found, gains, maps, xyz_map[look], camera, config.hypotheses)
+    return found[kept], gains[kept]
 
 
 def _sampling_chances(peaks: Peaks, share: float) -> Tensor:
@@ -95,17 +96,13 @@ def _enough(
     return good_triplet > 0 and drawn * math.log1p(-min(good_triplet, 1 - 1e-9)) < math.log(MISS_PROBABILITY)
 
 
-def _distinct(
-    poses: Pose, gains: Tensor, maps: LossMaps, xyz_map: Tensor, camera: Camera, most: int
-) -> tuple[Pose, Tensor]:
-    """The best poses whose projections differ from those of every better one that was kept."""
+def distinct(poses: Pose, gains: Tensor, maps: LossMaps, xyz_map: Tensor, camera: Camera, most: int) -> list[int]:
+    """Indices of up to ``most`` poses, best first, whose projections differ from those of every better one kept."""
     uv_px, _ = camera.project(poses.transform(xyz_map))
     xy = maps.grid.cell_from_pixel(uv_px)
-    apart = (xy[:, None] - xy[None]).norm(dim=-1).median(-1).values.cpu() > DISTINCT_CELLS
-    kept = [0]
-    for i in range(1, len(gains)):
-        if len(kept) == most:
-            break
-        if all(bool(apart[i, j]) for j in kept):
+    apart = ((xy[:, None] - xy[None]).norm(dim=-1).median(-1).values > DISTINCT_CELLS).tolist()
+    kept: list[int] = []
+    for i in gains.argsort(descending=True).tolist():
+        if len(kept) < most and all(apart[i][j] for j in kept):
             kept.append(i)
-    return poses[kept], gains[kept]
+    return kept

@@ -1,0 +1,84 @@
+"""What a localizer node published while a bag was replayed to it, against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nre_ros.evaluation.metrics import Answer
+from nre_ros.geometry import Pose
+
+_SETTLED_NS = 10_000_000
+"""Messages of two topics may swap places on arrival; a transform this long before the next pose is surely older."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """An image of the replayed bag: its stamp, its true ``map_from_cam`` and what odometry says, ``odom_from_cam``."""
+
+    stamp_ns: int
+    map_from_cam: Pose
+    odom_from_cam: Pose
+
+
+def answers_by_pose(record: Mapping[str, Any], queries: Sequence[Query], base_from_cam: Pose) -> list[Answer]:
+    """From the published PoseStamped (map_from_base). ``record`` is the JSON that the replay wrote."""
+    given = {entry["stamp_ns"]: entry for entry in record["poses"]}
+    return [
+        _answer(record, query, _pose(given[query.stamp_ns]) @ base_from_cam if query.stamp_ns in given else None)
+        for query in queries
+    ]
+
+
+def answers_by_transform(record: Mapping[str, Any], queries: Sequence[Query]) -> list[Answer]:
+    """From the transform map -> odom that stood after each fix, with the bag's odometry at the image's stamp."""
+    poses = sorted(record["poses"], key=lambda entry: entry["arrival_ns"])
+    links = [t for t in record["transforms"] if (t["parent"], t["child"]) == ("map", "odom")]
+    ends = [later["arrival_ns"] - _SETTLED_NS for later in poses[1:]] + [None]
+    standing = {}
+    for entry, end_ns in zip(poses, ends, strict=True):
+        during = [
+            t for t in links if t["arrival_ns"] >= entry["arrival_ns"] and (end_ns is None or t["arrival_ns"] < end_ns)
+        ]
+        if during:
+            standing[entry["stamp_ns"]] = during[-1]
+    return [
+        _answer(record, q, _pose(standing[q.stamp_ns]) @ q.odom_from_cam if q.stamp_ns in standing else None)
+        for q in queries
+    ]
+
+
+def _answer(record: Mapping[str, Any], query: Query, map_from_cam: Pose | None) -> Answer:
+    stamp_ns = query.stamp_ns
+    if map_from_cam is not None:
+        status, reason = "accepted", ""
+    elif stamp_ns in record["unanswered"]:
+        status, reason = "missed", "the node did not get to this image"
+    else:
+        status, reason = "rejected", "the node published no pose for this image"
+    return Answer(
+        stamp_ns=stamp_ns,
+        name="",
+        status=status,
+        reason=reason,
+        score=float("nan"),
+        map_from_cam=map_from_cam,
+        truth=query.map_from_cam,
+        latency_ms=_latency_ms(record, stamp_ns),
+        stages_ms={},
+    )
+
+
+def _latency_ms(record: Mapping[str, Any], stamp_ns: int) -> float:
+    """From the image's publication to the pose's arrival; NaN without a pose."""
+    arrivals = [entry["arrival_ns"] for entry in record["poses"] if entry["stamp_ns"] == stamp_ns]
+    sent = [image["publish_ns"] for image in record["images"] if image["stamp_ns"] == stamp_ns]
+    return (arrivals[0] - sent[0]) / 1e6 if arrivals and sent else float("nan")
+
+
+def _pose(entry: Mapping[str, Any]) -> Pose:
+    xyz, quat_xyzw = (torch.tensor(entry[key], dtype=torch.float64) for key in ("xyz", "quat_xyzw"))
+    return Pose.from_quat_xyzw(xyz, quat_xyzw)
