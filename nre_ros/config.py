@@ -40,7 +40,7 @@ class NreConfig:
     msac_iterations: int = param(1000, "P3P samples drawn at most", low=1, high=100000)
     msac_share: float = param(0.5, "Share of the points, most certain first, that samples are drawn from", low=0.01, high=1.0)
     hypotheses: int = param(4, "Distinct P3P poses refined by GNC", low=1, high=64)
-    coarse_sigma_max: float = param(2.0, "First Gaussian smoothing of the coarse maps, cells", low=0.2, high=64.0)
+    coarse_sigma_max: float = param(1.0, "First Gaussian smoothing of the coarse maps, cells", low=0.2, high=64.0)
     coarse_sigma_min: float = param(0.6, "Last Gaussian smoothing of the coarse maps, cells", low=0.2, high=64.0)
     fine_sigma_max: float = param(2.0, "First Gaussian smoothing of the fine windows, cells", low=0.2, high=64.0)
     fine_sigma_min: float = param(0.6, "Last Gaussian smoothing of the fine windows, cells", low=0.2, high=64.0)

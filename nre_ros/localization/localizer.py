@@ -75,9 +75,8 @@ class Localizer:
         )
         clock.lap("loss_maps")
         estimate = estimate_pose(
-            candidates.xyz_map, used_camera, coarse, _fine_stage(candidates, features), self._config.nre
+            candidates.xyz_map, used_camera, coarse, _fine_stage(candidates, features), self._config.nre, clock.lap
         )
-        clock.timings_ms.update(estimate.timings_ms)
         clock.timings_ms["total"] = clock.since_start_ms()
         return self._answer(estimate, candidates, camera, ids, clock.timings_ms)
 

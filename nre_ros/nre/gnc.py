@@ -15,7 +15,7 @@ from torch import Tensor
 from nre_ros.geometry import Camera, Pose
 from nre_ros.geometry.pose import hat
 from nre_ros.nre.loss_maps import LossMaps
-from nre_ros.nre.smoothing import MIN_CURVATURE, smoothed_gain
+from nre_ros.nre.smoothing import MIN_CURVATURE, Surroundings, smoothed_gain, surroundings
 
 STEPS_PER_SIGMA = 5
 STILL_CELLS = 0.02
@@ -26,13 +26,15 @@ MAX_DAMPING = 1e4
 @dataclass(frozen=True)
 class Linearisation:
     """The smoothed cost around B poses: ``gain`` (B,) float64, normal matrices ``hessian`` (B, 6, 6), ``slope``
-    (B, 6) (ascent of the gain), ``point_slopes`` (B, N, 6), and ``jacobian`` (B, N, 2, 6) of the projections in cells."""
+    (B, 6) (ascent of the gain), ``point_slopes`` (B, N, 6), ``jacobian`` (B, N, 2, 6) of the projections in cells, and the cells
+    ``around`` them, good for poses nearby."""
 
     gain: Tensor
     hessian: Tensor
     slope: Tensor
     point_slopes: Tensor
     jacobian: Tensor
+    around: Surroundings
 
 
 def project_to_cells(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,32 +46,43 @@ def project_to_cells(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose
 
 
 def linearise(
-    maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose, sigma: float, min_curvature: float | None = MIN_CURVATURE
+    maps: LossMaps,
+    xyz_map: Tensor,
+    camera: Camera,
+    pose: Pose,
+    sigma: float,
+    around: Surroundings | None = None,
+    min_curvature: float | None = MIN_CURVATURE,
 ) -> Linearisation:
     """Points behind the camera count in neither the cost nor the normal equations."""
     xy, jacobian, visible = project_to_cells(maps, xyz_map, camera, pose)
-    smooth = smoothed_gain(maps, xy, sigma, min_curvature)
+    size = xy.new_tensor(maps.image_cells)
+    seen = visible & ((xy > -4 * sigma) & (xy < size + 4 * sigma)).all(-1)
+    if around is None or not around.cover(xy, seen):
+        around = surroundings(maps, xy, sigma)
+    smooth = smoothed_gain(maps, xy, sigma, around, min_curvature)
     gain = (smooth.value * visible).sum(-1, dtype=torch.float64)
     weight = (smooth.curvature * visible[..., None, None]).double()
     jacobian = torch.where(visible[..., None, None], jacobian, torch.zeros_like(jacobian))
     point_slopes = torch.einsum("bnji,bnj->bni", jacobian, (smooth.gradient * visible[..., None]).double())
     weighted = (weight @ jacobian).flatten(1, 2)
     hessian = jacobian.flatten(1, 2).mT @ weighted
-    return Linearisation(gain, hessian, point_slopes.sum(1), point_slopes, jacobian)
+    return Linearisation(gain, hessian, point_slopes.sum(1), point_slopes, jacobian, around)
 
 
 def refine(
     maps: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose, sigmas: tuple[float, ...]
-) -> Pose:
+) -> tuple[Pose, Tensor]:
     """Minimise the NRE from B start poses ``cam_from_map`` over falling ``sigmas`` (cells); float64 ``xyz_map`` (N, 3).
 
-    Returns B poses. A pose whose cost at the last sigma ends above that of its start is given up for the start.
+    Returns B poses and their summed smoothed gains (B,) at the last sigma. A pose that ends with less gain there than
+    its start had is given up for the start.
     """
-    current = poses
+    current, after = poses, torch.empty(0)
     for sigma in sigmas:
-        current = _ascend(maps, xyz_map, camera, current, sigma)
-    after, before = (smoothed_total(maps, xyz_map, camera, p, sigmas[-1]) for p in (current, poses))
-    return _choose(after >= before, current, poses)
+        current, after = _ascend(maps, xyz_map, camera, current, sigma)
+    before = smoothed_total(maps, xyz_map, camera, poses, sigmas[-1])
+    return _choose(after >= before, current, poses), after.maximum(before)
 
 
 def smoothed_total(maps: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose, sigma: float) -> Tensor:
@@ -96,14 +109,15 @@ def _finite_cells(maps: LossMaps, uv_px: Tensor) -> Tensor:
     return maps.grid.cell_from_pixel(uv_px).clamp(-bound, bound)
 
 
-def _ascend(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose, sigma: float) -> Pose:
+def _ascend(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose, sigma: float) -> tuple[Pose, Tensor]:
     """Damped Newton steps at one sigma until no pose moves any more."""
     now = linearise(maps, xyz_map, camera, pose, sigma)
+    trial = now
     damping = torch.full_like(now.gain, 1e-3)
     for _ in range(STEPS_PER_SIGMA):
         step = _damped_step(now, damping)
         trial_pose = pose.perturb(step)
-        trial = linearise(maps, xyz_map, camera, trial_pose, sigma)
+        trial = linearise(maps, xyz_map, camera, trial_pose, sigma, trial.around)
         better = trial.gain > now.gain
         moved = (now.jacobian @ step[:, None, :, None])[..., 0].square().sum(-1).mean(-1).sqrt()
         pose = _choose(better, trial_pose, pose)
@@ -111,7 +125,7 @@ def _ascend(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose, sigma: 
         damping = torch.where(better, damping / 4, damping * 10)
         if bool(((moved < STILL_CELLS) | (damping > MAX_DAMPING)).all()):
             break
-    return pose
+    return pose, now.gain
 
 
 def _damped_step(now: Linearisation, damping: Tensor) -> Tensor:
@@ -138,4 +152,17 @@ def _choose_linearisation(mask: Tensor, a: Linearisation, b: Linearisation) -> L
         x, y = getattr(a, name), getattr(b, name)
         return torch.where(mask.view(-1, *[1] * (x.dim() - 1)), x, y)
 
-    return Linearisation(*(pick(name) for name in ("gain", "hessian", "slope", "point_slopes", "jacobian")))
+    return Linearisation(*(pick(name) for name in ("gain", "hessian", "slope", "point_slopes", "jacobian")), a.around)
+
+
+def join_poses(a: Pose, b: Pose) -> Pose:
+    """Two batches of poses as one."""
+    return Pose(torch.cat([a.rotation, b.rotation]), torch.cat([a.translation, b.translation]))
+
+
+def sigma_levels(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
+    """Sigmas from the first to the last, each about half the one before."""
+    levels = [sigma_max]
+    while levels[-1] > sigma_min * 1.5:
+        levels.append(max(levels[-1] / 2, sigma_min))
+    return tuple(levels)

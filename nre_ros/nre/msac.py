@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nre_ros.config import NreConfig
 from nre_ros.geometry import Camera, Pose
-from nre_ros.nre.gnc import point_gains, unsmoothed_gain
+from nre_ros.nre.gnc import join_poses, point_gains, unsmoothed_gain
 from nre_ros.nre.loss_maps import LossMaps, Peaks
 from nre_ros.nre.p3p import solve_p3p
 
@@ -38,6 +38,8 @@ def find_poses(
     bearings = camera.unproject(maps.grid.pixel_from_cell(peaks.xy_cells.to(xyz_map)))
     look = torch.randperm(len(maps), generator=generator)[:FIRST_LOOK].to(xyz_map.device)
     looked_at = maps.select(look)
+    # scoring thousands of poses needs no float64
+    xyz_scored = xyz_map.float()
 
     found: Pose | None = None
     gains = xyz_map.new_empty(0)
@@ -48,10 +50,10 @@ def find_poses(
         poses, valid = solve_p3p(bearings[triplets], xyz_map[triplets])
         poses = Pose(poses.rotation[valid], poses.translation[valid])
         if len(poses.rotation):
-            first = unsmoothed_gain(looked_at, xyz_map[look], camera, poses)
+            first = unsmoothed_gain(looked_at, xyz_scored[look], camera, poses.to(torch.float32))
             best = first.topk(min(SHORTLIST, len(first))).indices
             poses = poses[best]
-            found, gains = _join(found, gains, poses, unsmoothed_gain(maps, xyz_map, camera, poses))
+            found, gains = _join(found, gains, poses, unsmoothed_gain(maps, xyz_scored, camera, poses.to(torch.float32)))
         if found is not None and _enough(drawn, chances, maps, peaks, xyz_map, camera, found[:1]):
             break
     if found is None:
@@ -79,10 +81,7 @@ def _draw_triplets(chances: Tensor, count: int, generator: torch.Generator) -> T
 def _join(found: Pose | None, gains: Tensor, poses: Pose, new_gains: Tensor) -> tuple[Pose, Tensor]:
     """Both sets, best first, cut to the shortlist's length."""
     if found is not None:
-        poses = Pose(
-            torch.cat([found.rotation, poses.rotation]), torch.cat([found.translation, poses.translation])
-        )
-        new_gains = torch.cat([gains, new_gains])
+        poses, new_gains = join_poses(found, poses), torch.cat([gains, new_gains])
     order = new_gains.argsort(descending=True)[:SHORTLIST]
     return poses[order], new_gains[order]
 

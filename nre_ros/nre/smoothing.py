@@ -16,6 +16,8 @@ from nre_ros.nre.loss_maps import LossMaps
 
 KERNEL_REACH = 3.5
 """Cells further than this many sigmas weigh below 0.3 % and are left out."""
+MARGIN_CELLS = 1
+"""How far positions may move before their surroundings are cut anew."""
 MIN_CURVATURE = 0.15
 """Floor of the curvature, in units of value / sigma^2, so that Newton steps ascend where a map is flat or convex."""
 
@@ -30,21 +32,58 @@ class SmoothedGain:
     curvature: Tensor
 
 
-def smoothed_gain(
-    maps: LossMaps, xy_cells: Tensor, sigma: float, min_curvature: float | None = MIN_CURVATURE
-) -> SmoothedGain:
-    """Evaluate all maps at ``xy_cells`` (B, N, 2) under a Gaussian of ``sigma`` cells."""
-    radius = math.ceil(KERNEL_REACH * sigma)
-    size = 2 * radius + 1
-    reach = xy_cells.new_tensor(maps.image_cells)
-    held = xy_cells.maximum(-4 * reach).minimum(5 * reach)
-    first = held.round().long() - radius
-    patch, on_window = maps.patches(first, size)
+@dataclass(frozen=True)
+class Surroundings:
+    """The maps' cells around some positions, to be read again and again while these move a little.
 
-    cells = first[..., None] + torch.arange(size, device=first.device)
+    ``patch`` (B, N, size, size), rows then columns; ``cells`` (B, N, 2, size) int64, their x (0) and y (1);
+    ``on_window`` (B, N, 2, size) where they are stored; ``centre`` (B, N, 2) the positions they were cut around.
+    """
+
+    patch: Tensor
+    cells: Tensor
+    on_window: Tensor
+    centre: Tensor
+
+    def cover(self, xy_cells: Tensor, seen: Tensor) -> bool:
+        """Whether no position (B, N, 2) of those ``seen`` (B, N) moved further than the margin."""
+        moved = (xy_cells - self.centre).abs().amax(-1) > MARGIN_CELLS
+        return not bool((moved & seen).any())
+
+
+def surroundings(maps: LossMaps, xy_cells: Tensor, sigma: float) -> Surroundings:
+    """Cut out what a Gaussian of ``sigma`` cells can see from ``xy_cells`` (B, N, 2) or a margin around."""
+    radius = math.ceil(KERNEL_REACH * sigma) + MARGIN_CELLS
+    size = 2 * radius + 1
+    first = _held(maps, xy_cells).round().long() - radius
+    patch, on_window = maps.patches(first, size)
+    return Surroundings(patch, first[..., None] + torch.arange(size, device=first.device), on_window, xy_cells)
+
+
+def _held(maps: LossMaps, xy_cells: Tensor) -> Tensor:
+    """Positions kept finite; none that could matter is changed."""
+    reach = xy_cells.new_tensor(maps.image_cells)
+    return xy_cells.maximum(-4 * reach - 100).minimum(5 * reach + 100)
+
+
+def smoothed_gain(
+    maps: LossMaps,
+    xy_cells: Tensor,
+    sigma: float,
+    around: Surroundings | None = None,
+    min_curvature: float | None = MIN_CURVATURE,
+) -> SmoothedGain:
+    """Evaluate all maps at ``xy_cells`` (B, N, 2) under a Gaussian of ``sigma`` cells.
+
+    ``around`` spares the cutting when it covers the positions. Without ``min_curvature`` the Hessian is the true one.
+    """
+    around = around or surroundings(maps, xy_cells, sigma)
+    patch, cells, on_window = around.patch, around.cells, around.on_window
+    held = _held(maps, xy_cells)
+    reach = torch.tensor(maps.image_cells, device=cells.device)
     offset = (cells - held[..., None]).to(patch)  # (B, N, xy, size)
     kernel = torch.exp(offset * offset * (-0.5 / sigma**2))
-    on_image = (cells >= 0) & (cells < reach.long()[:, None])
+    on_image = (cells >= 0) & (cells < reach[:, None])
     mass, centre, spread = _kernel_moments(kernel, offset, on_image, sigma)
 
     kernel = kernel * on_window / mass[..., None]
