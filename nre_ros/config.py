@@ -38,7 +38,9 @@ class NreConfig:
 
     max_points: int = param(1000, "Most landmarks used for one pose", low=16, high=20000)
     msac_iterations: int = param(1000, "P3P samples drawn at most", low=1, high=100000)
-    msac_share: float = param(0.5, "Share of the points, most certain first, that samples are drawn from", low=0.01, high=1.0)
+    msac_share: float = param(
+        0.5, "Share of the points, most certain first, that samples are drawn from", low=0.01, high=1.0
+    )
     hypotheses: int = param(4, "Distinct P3P poses refined by GNC", low=1, high=64)
     coarse_sigma_max: float = param(1.0, "First Gaussian smoothing of the coarse maps, cells", low=0.2, high=64.0)
     coarse_sigma_min: float = param(0.6, "Last Gaussian smoothing of the coarse maps, cells", low=0.2, high=64.0)
@@ -55,9 +57,15 @@ class AcceptConfig:
 
     min_score: float = param(0.5, "Least score (0 to 1) of a pose that is published", low=0.0, high=1.0, live=True)
     explained_share: float = param(0.12, "Share of landmarks explained that scores 1", low=0.01, high=1.0, live=True)
-    rotation_deg: float = param(0.5, "Standard deviation of the rotation that scores 1, degrees", low=0.001, high=90.0, live=True)
+    rotation_deg: float = param(
+        0.5, "Standard deviation of the rotation that scores 1, degrees", low=0.001, high=90.0, live=True
+    )
     position: float = param(
-        0.02, "Standard deviation of the position that scores 1, share of the scene's depth", low=1e-5, high=10.0, live=True
+        0.02,
+        "Standard deviation of the position that scores 1, share of the scene's depth",
+        low=1e-5,
+        high=10.0,
+        live=True,
     )
     margin: float = param(
         0.1, "Lead over the second hypothesis (share of its cost) that scores 1", low=0.001, high=1.0, live=True
@@ -70,7 +78,9 @@ class LocalizerConfig:
 
     device: str = param("auto", "Where the network and the estimator run", choices=("auto", "cuda", "cpu"))
     top_k: int = param(8, "Keyframes retrieved for a query", low=1, high=200)
-    max_image_side: int = param(1280, "Longer images are reduced to this before the network sees them, pixels", low=64, high=8192)
+    max_image_side: int = param(
+        1280, "Longer images are reduced to this before the network sees them, pixels", low=64, high=8192
+    )
     nre: NreConfig = field(default_factory=NreConfig)
     accept: AcceptConfig = field(default_factory=AcceptConfig)
 
@@ -80,19 +90,29 @@ class BuilderConfig:
     """Making a map from posed frames."""
 
     device: str = param("auto", "Where the network runs", choices=("auto", "cuda", "cpu"))
-    max_image_side: int = param(1280, "Longer images are reduced to this before the network sees them, pixels", low=64, high=8192)
+    max_image_side: int = param(
+        1280, "Longer images are reduced to this before the network sees them, pixels", low=64, high=8192
+    )
     keyframe_motion: float = param(
-        0.015, "Median motion of matched keypoints since the last keyframe that makes a new one, share of the image width",
-        low=0.0, high=1.0,
+        0.015,
+        "Median motion of matched keypoints since the last keyframe that makes a new one, share of the image width",
+        low=0.0,
+        high=1.0,
     )
     keyframe_overlap: float = param(
         0.4, "Share of keypoints matched to the last keyframe below which a frame becomes one", low=0.0, high=1.0
     )
     points_per_keyframe: int = param(1500, "Keypoints looked for in a keyframe", low=50, high=20000)
     min_track_length: int = param(2, "Keyframes that must see a landmark", low=2, high=20)
-    max_epipolar_px: float = param(2.5, "Largest distance of a match from its epipolar line, pixels", low=0.1, high=50.0)
-    max_reprojection_px: float = param(2.0, "Largest reprojection error of a landmark's observation, pixels", low=0.1, high=50.0)
-    min_triangulation_deg: float = param(1.0, "Smallest angle between two rays that fix a landmark, degrees", low=0.0, high=90.0)
+    max_epipolar_px: float = param(
+        2.5, "Largest distance of a match from its epipolar line, pixels", low=0.1, high=50.0
+    )
+    max_reprojection_px: float = param(
+        2.0, "Largest reprojection error of a landmark's observation, pixels", low=0.1, high=50.0
+    )
+    min_triangulation_deg: float = param(
+        1.0, "Smallest angle between two rays that fix a landmark, degrees", low=0.0, high=90.0
+    )
 
 
 @dataclass(frozen=True)
@@ -115,16 +135,24 @@ class LocalizerNodeConfig:
     tf_rate: float = param(20.0, "Rate of the transform's rebroadcast, Hz", low=0.1, high=1000.0)
     tf_timeout: float = param(0.5, "Longest wait for odometry at the image stamp, s", low=0.0, high=10.0)
     transform_tolerance: float = param(0.1, "How far the transform is dated ahead, s", low=0.0, high=10.0, live=True)
-    lost_timeout: float = param(5.0, "Age of the last accepted pose at which the transform stops, s", low=0.1, high=3600.0, live=True)
-    stale_timeout: float = param(2.0, "Silence of the camera at which diagnostics complain, s", low=0.1, high=3600.0, live=True)
+    lost_timeout: float = param(
+        5.0, "Age of the last accepted pose at which the transform stops, s", low=0.1, high=3600.0, live=True
+    )
+    stale_timeout: float = param(
+        2.0, "Silence of the camera at which diagnostics complain, s", low=0.1, high=3600.0, live=True
+    )
     slow_latency: float = param(
         1.0, "Median time from image to pose at which diagnostics complain, s", low=0.01, high=60.0, live=True
     )
-    rate_limit: float = param(0.0, "Most queries a second; 0: as many as the machine manages, Hz", low=0.0, high=1000.0, live=True)
+    rate_limit: float = param(
+        0.0, "Most queries a second; 0: as many as the machine manages, Hz", low=0.0, high=1000.0, live=True
+    )
     camera_extrinsics: tuple[float, ...] = param(
         (), "base_from_camera as x y z qx qy qz qw (m), for bags without tf_static; empty: from TF"
     )
-    relocalize_timeout: float = param(10.0, "Longest time ~/relocalize waits for its attempt, s", low=0.1, high=300.0, live=True)
+    relocalize_timeout: float = param(
+        10.0, "Longest time ~/relocalize waits for its attempt, s", low=0.1, high=300.0, live=True
+    )
     localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
 
 
@@ -137,7 +165,9 @@ class BuilderNodeConfig:
     global_frame_id: str = param("map", "Frame of the poses and of the map")
     base_frame_id: str = param("base_link", "Robot frame; poses from topics are poses of it")
     camera_frame_id: str = param("", "Optical frame of the camera; empty: the image's header.frame_id")
-    stale_timeout: float = param(2.0, "Silence of the camera at which diagnostics complain, s", low=0.1, high=3600.0, live=True)
+    stale_timeout: float = param(
+        2.0, "Silence of the camera at which diagnostics complain, s", low=0.1, high=3600.0, live=True
+    )
     queue_size: int = param(8, "Frames that wait for the builder; one more and the oldest is dropped", low=1, high=1000)
     pose_source: str = param("tf", "Where poses come from", choices=("tf", "odometry", "pose", "pose_with_covariance"))
     tf_timeout: float = param(0.5, "Longest wait for a pose at the image stamp, s", low=0.0, high=10.0)
@@ -190,7 +220,7 @@ class Parameter:
                 return {"true": True, "false": False}[text.lower()]
             if want is tuple:
                 return self.check([float(v) for v in text.split(",") if v])
-            return self.check(want(text))  # type: ignore[call-arg]
+            return self.check(want(text))  # type: ignore[call-arg, arg-type]
         except (ValueError, KeyError):
             raise ConfigError(f"parameter {self.name} is {text!r}, expected {want.__name__}") from None
 

@@ -102,7 +102,7 @@ def test_refined_poses_are_about_as_close_to_the_truth(shared_data: Path) -> Non
         xyz = torch.from_numpy(golden["p3D"]).double()
         start = poses_of(golden, "init")
         batch = Pose(start.rotation[None], start.translation[None])
-        ours = refine(maps_of(golden), xyz, camera_of(golden), batch, SIGMAS)[0]
+        ours = refine(maps_of(golden), xyz, camera_of(golden), batch, SIGMAS)[0][0]
         truth = Pose(torch.from_numpy(golden["R_gt"]), torch.from_numpy(golden["t_gt"])).inverse()
         our_errors = pose_error(ours.inverse(), truth)
         their_errors = pose_error(poses_of(golden, "final").inverse(), truth)

@@ -15,7 +15,9 @@ from nre_ros.errors import CalibrationError, MapError, RecordingError
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("build-map", help="a posed recording to a map")
     add_recording_arguments(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="MAP", help="folder of the map; an old one is replaced")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="MAP", help="folder of the map; an old one is replaced"
+    )
     parser.add_argument("--split", metavar="ROLE", help="only the frames of this role, such as map")
     parser.add_argument("--frame-id", default="map", help="name of the map's frame (default: %(default)s)")
     parser.add_argument(
@@ -32,9 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from nre_ros.features import load_network
     from nre_ros.mapping import MapBuilder, save_map
 
-    builder = MapBuilder(
-        load_network(device=config.device), config, frame_id=args.frame_id, unit=recording.unit
-    )
+    builder = MapBuilder(load_network(device=config.device), config, frame_id=args.frame_id, unit=recording.unit)
     refused: list[str] = []
     total = recording.count(args.split)
     with tqdm(total=total, unit="frame", desc="frames", disable=None) as bar:

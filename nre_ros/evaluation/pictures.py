@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from nre_ros.errors import RecordingError
@@ -20,6 +21,9 @@ from nre_ros.recordings import Frame
 
 _LOUDEST_POINTS = 60_000
 """More landmarks than this are thinned out: the cloud looks the same and the file stays small."""
+
+
+_LEGEND_PX = 520
 
 
 def write_pictures(folder: str | Path, map_: Map, results: Sequence[tuple[Frame, Localization, Answer]]) -> list[Path]:
@@ -86,13 +90,13 @@ def _traffic_light(loss: float) -> tuple[int, int, int]:
 
 
 def _with_legend(canvas: np.ndarray, count: int) -> np.ndarray:
-    strip = np.full((36, canvas.shape[1], 3), 245, np.uint8)
+    strip = np.full((36, max(canvas.shape[1], _LEGEND_PX), 3), 245, np.uint8)
     for x in range(200):
         strip[10:26, 70 + x] = _traffic_light(x / 199)
     ink, font = (30, 30, 30), cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(strip, "loss 0", (8, 24), font, 0.5, ink, 1, cv2.LINE_AA)
     cv2.putText(strip, f"1    {count} landmarks in view", (278, 24), font, 0.5, ink, 1, cv2.LINE_AA)
-    return np.concatenate([canvas, strip])
+    return np.concatenate([canvas, strip[:, : canvas.shape[1]]])
 
 
 def plan_axes(map_from_cam: Pose) -> np.ndarray:
@@ -112,8 +116,8 @@ def plan_axes(map_from_cam: Pose) -> np.ndarray:
 def draw_trajectory(map_: Map, answers: Sequence[Answer]) -> Figure:
     """Plan of true and estimated camera positions over the map's landmarks, and the errors over the queries."""
     axes_map = plan_axes(map_.map_from_keyframe)
-    figure, (plan, errors) = _figure(1, 2, (15, 7), width_ratios=[1.5, 1])
-    _scatter_cloud(plan, _thinned(map_.xyz_map) @ axes_map.T, (0, 1), "0.78")
+    figure, (plan, errors) = _figure([1.5, 1])
+    _scatter_cloud(plan, _thinned(map_.xyz_map) @ axes_map.T, (0, 1), by_height=False)
     keyframes = map_.map_from_keyframe.translation.numpy() @ axes_map.T
     plan.plot(*keyframes[:, :2].T, ".", color="0.45", markersize=3, label="keyframes")
     known = [a for a in answers if a.truth is not None]
@@ -149,32 +153,33 @@ def draw_map(map_: Map) -> Figure:
     poses = map_.map_from_keyframe
     centres = poses.translation.numpy() @ axes_map.T
     views = poses.rotation[..., :, 2].numpy() @ axes_map.T
-    figure, (plan, side) = _figure(1, 2, (15, 7), width_ratios=[1, 1])
-    for axes, pair, title in ((plan, (0, 1), "from above"), (side, (0, 2), "from the side")):
-        dots = _scatter_cloud(axes, points, pair, points[:, 2])
+    figure, (plan, side) = _figure([1, 1])
+    counts = f"{map_.landmark_count} landmarks, {map_.keyframe_count} keyframes"
+    for axes, pair, title in ((plan, (0, 1), f"from above: {counts}"), (side, (0, 2), "from the side")):
+        dots = _scatter_cloud(axes, points, pair, by_height=True)
         axes.quiver(*centres[:, pair].T, *views[:, pair].T, color="tab:red", scale=40, width=0.002, label="keyframes")
-        _label(axes, f"{title}: {map_.landmark_count} landmarks, {map_.keyframe_count} keyframes", map_.unit)
+        _label(axes, title, map_.unit)
     figure.colorbar(dots, ax=side, label=f"height, {map_.unit}", shrink=0.7)
     return figure
 
 
-def _figure(
-    rows: int, columns: int, inches: tuple[float, float], width_ratios: list[float]
-) -> tuple[Figure, list[Axes]]:
-    """Without pyplot: no global state, no window system."""
-    figure = Figure(figsize=inches, layout="constrained", dpi=110)
+def _figure(width_ratios: list[float]) -> tuple[Figure, list[Axes]]:
+    """Two drawings side by side; without pyplot: no global state, no window system."""
+    figure = Figure(figsize=(15, 7), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, width_ratios=width_ratios))
+    return figure, list(figure.subplots(1, 2, width_ratios=width_ratios))
 
 
-def _scatter_cloud(axes: Axes, points: np.ndarray, pair: tuple[int, int], colour: object):  # type: ignore[no-untyped-def]
+def _scatter_cloud(axes: Axes, points: np.ndarray, pair: tuple[int, int], by_height: bool) -> PathCollection:
     """Points (N, 3) on the plane of two axes; far outliers do not shrink the picture."""
     low, high = np.percentile(points, [0.5, 99.5], axis=0)
     margin = 0.08 * (high - low).max()
     axes.set_xlim(low[pair[0]] - margin, high[pair[0]] + margin)
     axes.set_ylim(low[pair[1]] - margin, high[pair[1]] + margin)
-    limits = {} if isinstance(colour, str) else {"vmin": low[2], "vmax": high[2], "cmap": "viridis"}
-    return axes.scatter(*points[:, list(pair)].T, s=1.2, c=colour, linewidths=0, **limits)
+    x, y, height = points[:, pair[0]], points[:, pair[1]], points[:, 2]
+    if by_height:
+        return axes.scatter(x, y, s=1.2, c=height, linewidths=0, vmin=low[2], vmax=high[2], cmap="viridis")
+    return axes.scatter(x, y, s=1.2, c="0.78", linewidths=0)
 
 
 def _thinned(points: np.ndarray) -> np.ndarray:

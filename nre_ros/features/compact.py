@@ -15,7 +15,9 @@ _WIDTHS = {2: 32, 4: 48, 8: 96, 16: 144, 32: 144}
 class ConvBlock(nn.Module):
     """Convolution, batch norm and (unless told otherwise) ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int = 1, relu: bool = True):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int = 1, relu: bool = True
+    ):
         super().__init__()
         self.conv: nn.Module = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(outputs)

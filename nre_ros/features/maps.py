@@ -52,5 +52,3 @@ def crop_to_image(values: Tensor, grid: CellGrid, height_px: int, width_px: int)
     rows = int((height_px - 1 - grid.offset_px) // grid.stride) + 1
     columns = int((width_px - 1 - grid.offset_px) // grid.stride) + 1
     return values[..., : max(rows, 1), : max(columns, 1)]
-
-

@@ -260,7 +260,7 @@ def _radial_limit(camera: Camera) -> float:
     below = np.array([full[7], full[6], full[5], 1.0])
     # derivative by r of r * above(r2) / below(r2), times below^2
     product = np.polymul(above, below)
-    slope_num = np.polysub(np.polymul(np.polyder(above), below), np.polymul(above, np.polyder(below)))
+    slope_num: np.ndarray = np.polysub(np.polymul(np.polyder(above), below), np.polymul(above, np.polyder(below)))
     slope = np.polyadd(product, 2 * np.polymul([1.0, 0.0], slope_num))
     return math.sqrt(min(_first_positive_root(slope), _first_positive_root(below)))
 

@@ -90,11 +90,11 @@ class Localizer:
         slot = np.full(self.map.landmark_count, -1)
         slot[chosen] = np.arange(len(chosen))
         used = slot[landmark] >= 0
-        rows, target = torch.from_numpy(rows[used]), torch.from_numpy(slot[landmark[used]])
+        observation, target = torch.from_numpy(rows[used]), torch.from_numpy(slot[landmark[used]])
         device = self._network.device
 
         def mean(values: Tensor) -> Tensor:
-            total = torch.zeros((len(chosen), values.shape[1])).index_add_(0, target, values[rows].float())
+            total = torch.zeros((len(chosen), values.shape[1])).index_add_(0, target, values[observation].float())
             return torch.nn.functional.normalize(total, dim=1).to(device)
 
         xyz_map = arrays.xyz_map[torch.from_numpy(chosen)].to(device)

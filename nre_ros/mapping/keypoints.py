@@ -33,7 +33,8 @@ class Keypoints:
 def detect(image_rgb: np.ndarray, most: int) -> Keypoints:
     """Up to ``most`` SIFT keypoints, strongest first within each cell of a grid, cells served in turn."""
     grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
-    found, sift = cv2.SIFT_create(nfeatures=4 * most, contrastThreshold=0.008).detectAndCompute(grey, None)
+    detector = cv2.SIFT_create(nfeatures=4 * most, contrastThreshold=0.008)  # type: ignore[attr-defined]
+    found, sift = detector.detectAndCompute(grey, None)
     if sift is None or not found:
         return Keypoints(np.zeros((0, 2)), torch.zeros((0, 128)))
     uv_px = np.array([point.pt for point in found], np.float64)

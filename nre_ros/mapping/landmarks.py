@@ -70,7 +70,6 @@ def find_landmarks(
     return sightings, xyz[kept]
 
 
-
 def _gather(views: Sequence[View], depths: Sequence[Tensor], track: np.ndarray, keypoint: np.ndarray) -> _Rays:
     """Rays of all tracked keypoints, and of those with depth that no track holds, each a track of its own."""
     counts = torch.tensor([len(view.keypoints) for view in views])

@@ -146,9 +146,9 @@ def check_arrays(a: MapArrays, cameras: int) -> None:
         and int(start[0]) == 0
         and int(start[-1]) == observations
         and bool((start.diff() >= 0).all())
-        and 0 <= int(a.landmark.min())
+        and int(a.landmark.min()) >= 0
         and int(a.landmark.max()) < landmarks
-        and 0 <= int(a.keyframe_camera.min())
+        and int(a.keyframe_camera.min()) >= 0
         and int(a.keyframe_camera.max()) < cameras
     )
     if not consistent:

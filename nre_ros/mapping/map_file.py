@@ -106,9 +106,11 @@ def _map_from(metadata: dict[str, object], arrays: dict[str, torch.Tensor]) -> M
     for item in metadata["cameras"]:  # type: ignore[attr-defined]
         values = {**item, "model": DistortionModel(item["model"]), "distortion": tuple(item["distortion"])}
         cameras.append(Camera(**values))
-    names = ("frame_id", "unit", "network_name", "network_hash")
     return Map(
-        *(str(metadata[name]) for name in names),
+        frame_id=str(metadata["frame_id"]),
+        unit=str(metadata["unit"]),
+        network_name=str(metadata["network_name"]),
+        network_hash=str(metadata["network_hash"]),
         cameras=tuple(cameras),
         arrays=MapArrays(**{item.name: arrays[item.name] for item in fields(MapArrays)}),
     )

@@ -22,7 +22,7 @@ GOOD_PARALLAX_DEG = 6.0
 
 @dataclass(frozen=True)
 class View:
-    """A keyframe as the matcher sees it: keypoints with unit ``bearings`` (N, 3) float64, its pose, and pixels per radian."""
+    """A keyframe as the matcher sees it: keypoints, unit ``bearings`` (N, 3) float64, its pose, pixels per radian."""
 
     keypoints: Keypoints
     bearings: Tensor
@@ -45,7 +45,7 @@ def track_keypoints(
     edges, ratios = [np.zeros((0, 2), int)], [np.zeros(0)]
     for done, (i, j) in enumerate(pairs):
         matched, ratio = _match_views(views[i], views[j], max_epipolar_px)
-        edges.append(matched + [first[i], first[j]])
+        edges.append(matched + first[[i, j]])
         ratios.append(ratio)
         progress(done + 1, len(pairs))
     surest = np.argsort(np.concatenate(ratios), kind="stable")

@@ -88,7 +88,7 @@ def _best_pair_point(
 
 
 def widest_angle_deg(track: Tensor, origin: Tensor, xyz: Tensor) -> Tensor:
-    """Largest angle (T,) between the rays of each track and the track's mean ray, doubled: the parallax that fixed it."""
+    """Twice the largest angle (T,) between the rays of each track and their mean: the parallax that fixed it."""
     direction = torch.nn.functional.normalize(xyz[track] - origin, dim=-1)
     mean = torch.zeros_like(xyz).index_add_(0, track, direction)
     mean = torch.nn.functional.normalize(mean, dim=-1)

@@ -19,7 +19,7 @@ MIN_WINDOW_MASS = 0.02
 
 @dataclass(frozen=True)
 class FineStage:
-    """What the fine windows are made of: the landmarks' ``descriptors`` (N, C) and the image's ``features`` (C, h, w)."""
+    """What fine windows are made of: the landmarks' ``descriptors`` (N, C) and the image's ``features`` (C, h, w)."""
 
     descriptors: Tensor
     features: Tensor

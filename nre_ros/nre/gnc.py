@@ -25,9 +25,9 @@ MAX_DAMPING = 1e4
 
 @dataclass(frozen=True)
 class Linearisation:
-    """The smoothed cost around B poses: ``gain`` (B,) float64, normal matrices ``hessian`` (B, 6, 6), ``slope``
-    (B, 6) (ascent of the gain), ``point_slopes`` (B, N, 6), ``jacobian`` (B, N, 2, 6) of the projections in cells, and the cells
-    ``around`` them, good for poses nearby."""
+    """The smoothed cost around B poses: ``gain`` (B,) float64, normal matrices ``hessian`` (B, 6, 6), ``slope`` (B, 6)
+    (ascent of the gain), ``point_slopes`` (B, N, 6), ``jacobian`` (B, N, 2, 6) of the projections in cells, and the
+    cells ``around`` them, good for poses nearby."""
 
     gain: Tensor
     hessian: Tensor
@@ -38,7 +38,8 @@ class Linearisation:
 
 
 def project_to_cells(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells (B, N, 2), Jacobians (B, N, 2, 6) by the twist of ``pose.perturb``, and a mask (B, N) of points with an image."""
+    """Cells (B, N, 2), Jacobians (B, N, 2, 6) by the twist of ``pose.perturb``, and a mask (B, N) of points that have
+    an image."""
     xyz_cam = pose.transform(xyz_map)
     uv_px, by_point, visible = camera.project_with_jacobian(xyz_cam)
     jacobian = torch.cat([-by_point @ hat(xyz_cam), by_point], -1) / maps.grid.stride
@@ -148,11 +149,17 @@ def _choose(mask: Tensor, a: Pose, b: Pose) -> Pose:
 
 
 def _choose_linearisation(mask: Tensor, a: Linearisation, b: Linearisation) -> Linearisation:
-    def pick(name: str) -> Tensor:
-        x, y = getattr(a, name), getattr(b, name)
+    def pick(x: Tensor, y: Tensor) -> Tensor:
         return torch.where(mask.view(-1, *[1] * (x.dim() - 1)), x, y)
 
-    return Linearisation(*(pick(name) for name in ("gain", "hessian", "slope", "point_slopes", "jacobian")), a.around)
+    return Linearisation(
+        pick(a.gain, b.gain),
+        pick(a.hessian, b.hessian),
+        pick(a.slope, b.slope),
+        pick(a.point_slopes, b.point_slopes),
+        pick(a.jacobian, b.jacobian),
+        a.around,
+    )
 
 
 def join_poses(a: Pose, b: Pose) -> Pose:

@@ -112,7 +112,7 @@ def fine_loss_maps(
 
 
 def window_mass(coarse: LossMaps, centre_px: Tensor, half_px: float) -> Tensor:
-    """Probability (N,), by the coarse maps, that each landmark lies within ``half_px`` (in x and y) of ``centre_px`` (N, 2).
+    """Probability (N,), by the coarse maps, of each landmark within ``half_px`` (x and y) of ``centre_px`` (N, 2).
 
     Cells cut by the window's edge count by the share that lies inside. Truncated cells count as zero.
     """

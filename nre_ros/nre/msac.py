@@ -53,7 +53,8 @@ def find_poses(
             first = unsmoothed_gain(looked_at, xyz_scored[look], camera, poses.to(torch.float32))
             best = first.topk(min(SHORTLIST, len(first))).indices
             poses = poses[best]
-            found, gains = _join(found, gains, poses, unsmoothed_gain(maps, xyz_scored, camera, poses.to(torch.float32)))
+            scores = unsmoothed_gain(maps, xyz_scored, camera, poses.to(torch.float32))
+            found, gains = _join(found, gains, poses, scores)
         if found is not None and _enough(drawn, chances, maps, peaks, xyz_map, camera, found[:1]):
             break
     if found is None:

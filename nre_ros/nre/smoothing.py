@@ -99,9 +99,7 @@ def smoothed_gain(
     return SmoothedGain(value, gradient, _floored(hessian, min_curvature * value / sigma**2))
 
 
-def _kernel_moments(
-    kernel: Tensor, offset: Tensor, on_image: Tensor, sigma: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _kernel_moments(kernel: Tensor, offset: Tensor, on_image: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
     """Mass, mean offset and second moment of the kernel on the image, per axis (B, N, 2).
 
     Once less than half the kernel's mass is left (the projection lies outside the image) the mass is held there, so

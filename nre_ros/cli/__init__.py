@@ -1,0 +1,1 @@
+"""Commands: one file each, which parses, calls and prints."""
