@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,18 +67,21 @@ class Localizer:
         keyframes, _ = nearest_keyframes(
             aggregate(features.context.values, self._vocabulary), self._global, self._config.top_k
         )
-        ids = tuple(keyframes.tolist())
-        candidates = self._candidates(ids)
+        retrieved = tuple(keyframes.tolist())
         clock.lap("retrieval")
-        coarse = coarse_loss_maps(
-            candidates.coarse, features.coarse.values, features.coarse.inverse_temperature, features.coarse.grid
-        )
+        found = self._ask(retrieved, features, used_camera, camera, clock)
+        return replace(found, keyframes=retrieved, timings_ms=clock.timings_ms | {"total": clock.since_start_ms()})
+
+    def _ask(
+        self, keyframes: tuple[int, ...], features: DenseFeatures, used: Camera, camera: Camera, clock: _Stopwatch
+    ) -> Localization:
+        candidates = self._candidates(keyframes)
+        seen = features.coarse
+        coarse = coarse_loss_maps(candidates.coarse, seen.values, seen.inverse_temperature, seen.grid)
         clock.lap("loss_maps")
-        estimate = estimate_pose(
-            candidates.xyz_map, used_camera, coarse, _fine_stage(candidates, features), self._config.nre, clock.lap
-        )
-        clock.timings_ms["total"] = clock.since_start_ms()
-        return self._answer(estimate, candidates, camera, ids, clock.timings_ms)
+        fine = _fine_stage(candidates, features)
+        estimate = estimate_pose(candidates.xyz_map, used, coarse, fine, self._config.nre, clock.lap)
+        return self._answer(estimate, candidates, camera)
 
     def _candidates(self, keyframes: tuple[int, ...]) -> Candidates:
         """Landmarks of the keyframes, best keyframe's first; each with the mean of its descriptors in them."""
@@ -100,16 +103,9 @@ class Localizer:
         xyz_map = arrays.xyz_map[torch.from_numpy(chosen)].to(device)
         return Candidates(xyz_map, mean(arrays.coarse), mean(arrays.fine))
 
-    def _answer(
-        self,
-        estimate: Estimate,
-        candidates: Candidates,
-        camera: Camera,
-        keyframes: tuple[int, ...],
-        timings_ms: dict[str, float],
-    ) -> Localization:
+    def _answer(self, estimate: Estimate, candidates: Candidates, camera: Camera) -> Localization:
         if estimate.outcome is not Outcome.OK or estimate.poses is None:
-            return Localization(Status.NO_POSE, estimate.outcome.value, keyframes=keyframes, timings_ms=timings_ms)
+            return Localization(Status.NO_POSE, estimate.outcome.value)
         cam_from_map = estimate.poses.to("cpu")
         verdict = judge(estimate, self.map.median_depth, self._config.accept)
         return Localization(
@@ -121,8 +117,6 @@ class Localizer:
             covariance=None if estimate.covariance is None else estimate.covariance.cpu(),
             hypotheses=tuple(cam_from_map[i].inverse() for i in range(1, len(cam_from_map.rotation))),
             points=_report(estimate, candidates, camera, cam_from_map[0]),
-            keyframes=keyframes,
-            timings_ms=timings_ms,
         )
 
 
