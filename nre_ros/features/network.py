@@ -39,7 +39,7 @@ class CompactFeatures:
     @torch.inference_mode()
     def extract(self, image_rgb: np.ndarray) -> DenseFeatures:
         height, width = image_rgb.shape[:2]
-        image = torch.from_numpy(np.ascontiguousarray(image_rgb)).to(self.device)
+        image = torch.tensor(image_rgb, device=self.device)
         image = image.permute(2, 0, 1)[None].to(torch.float32) / 255
         padded = F.pad(normalize_image(image), (0, -width % 32, 0, -height % 32), mode="replicate")
         outputs = self._net(padded.contiguous(memory_format=torch.channels_last))
