@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import ros_world
 import torch
+
+from nre_ros.features import FeatureNetwork, load_network
+from nre_ros.mapping import Map, load_map
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,3 +50,19 @@ def shared_data() -> Path:
     folder = Path(given)
     assert (folder / "data").is_dir(), f"NRE_ROS_DATA is {folder}, which has no folder data/"
     return folder
+
+
+@pytest.fixture(scope="session")
+def network() -> FeatureNetwork:
+    return load_network(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def corner_path(network: FeatureNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real map of a small textured corner, made of frames with depth; never written to."""
+    return ros_world.build_map(tmp_path_factory.mktemp("corner_map"))
+
+
+@pytest.fixture(scope="session")
+def corner_map(corner_path: Path, network: FeatureNetwork) -> Map:
+    return load_map(corner_path, network)

@@ -51,11 +51,11 @@ def pose_line(stamp: int, map_from_cam: Pose) -> str:
     return f"{stamp_text(stamp)} " + " ".join(repr(v) for v in numbers)
 
 
-def write_tum(folder: Path, frames: Sequence[Frame]) -> Path:
+def write_tum(folder: Path, frames: Sequence[Frame], queries: int = 1) -> Path:
     """A TUM folder with PNG images, poses, depth where the frames have it, and roles map, map, ..., query."""
     (folder / "rgb").mkdir(parents=True)
     (folder / "depth").mkdir()
-    camera_to_yaml(CAMERA, folder / "camera.yaml")
+    camera_to_yaml(frames[0].camera if frames else CAMERA, folder / "camera.yaml")
     rgb, depth, poses, roles = ["# timestamp filename"], [], ["# timestamp tx ty tz qx qy qz qw"], []
     for i, frame in enumerate(frames):
         text = stamp_text(frame.stamp_ns)
@@ -67,7 +67,7 @@ def write_tum(folder: Path, frames: Sequence[Frame]) -> Path:
             counts = np.rint(np.nan_to_num(frame.depth_m) * 5000).astype(np.uint16)
             (folder / f"depth/{i}.png").write_bytes(cv2.imencode(".png", counts)[1].tobytes())
             depth.append(f"{text} depth/{i}.png")
-        roles.append(f"{text} {'query' if i == len(frames) - 1 else 'map'}")
+        roles.append(f"{text} {'query' if i >= len(frames) - queries else 'map'}")
     for name, lines in (("rgb.txt", rgb), ("groundtruth.txt", poses), ("split.txt", roles)):
         (folder / name).write_text("\n".join(lines) + "\n")
     if depth:

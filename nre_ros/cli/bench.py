@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
 from pathlib import Path
 
 from tqdm import tqdm
+
+from nre_ros.cli.figures import write_json
 
 MAP_FRAMES, QUERY_FRAMES = 24, 8
 SIZE = (640, 480)
@@ -88,6 +89,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"map: {build_s / len(frames):.2f} s a frame to build, {load_ms:.0f} ms to load, ", end="")
     print(f"{figures['bytes_per_observation']:.0f} bytes an observation")
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+        write_json(args.json, figures)
     return 0

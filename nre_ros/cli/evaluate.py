@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from nre_ros.cli.figures import write_json
 from nre_ros.cli.localizing import add_localizing_arguments, localizer_of
 from nre_ros.cli.recording_options import recording_of
 from nre_ros.errors import RecordingError
@@ -39,10 +39,9 @@ def run(args: argparse.Namespace) -> int:
     if not answers:
         raise RecordingError(f"{recording.name} has no query; check the recording and --split")
     summary = summarise(answers, localizer.map.median_depth)
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(summary.as_dict(answers), file, indent=1)
     print(_table(summary, localizer.map.unit))
+    if args.json:
+        write_json(args.json, summary.as_dict(answers))
     if args.pictures:
         from nre_ros.evaluation.pictures import write_pictures
 
@@ -59,7 +58,9 @@ def _table(summary: Summary, unit: str) -> str:
     for name, value in summary.recall.items():
         rows.append((f"recall {name.replace('_', ' ')}", f"{100 * value:.1f} %"))
     for name, value in summary.recall_of_depth.items():
-        rows.append((f"recall {name.replace('_', ' of median depth, ')}", f"{100 * value:.1f} %"))
+        rows.append((f"recall {name.replace('_', ' of the map depth, ')}", f"{100 * value:.1f} %"))
+    for name, value in summary.recall_of_view_depth.items():
+        rows.append((f"recall {name.replace('_', ' of the view depth, ')}", f"{100 * value:.1f} %"))
     rows.append(("median rotation", f"{number(summary.median_rotation_deg, 3)} deg"))
     rows.append(("median translation", f"{number(summary.median_translation, 4)} {unit}"))
     rows.append(("latency p50 / p95", f"{summary.latency_ms['p50']:.0f} / {summary.latency_ms['p95']:.0f} ms"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from tqdm import tqdm
 
+from nre_ros.cli.figures import write_json
 from nre_ros.cli.localizing import add_localizing_arguments, localizer_of
 from nre_ros.cli.recording_options import recording_of
 from nre_ros.errors import RecordingError
@@ -36,7 +36,6 @@ def run(args: argparse.Namespace) -> int:
     if not lines:
         raise RecordingError(f"{recording.name} has no image to localize; check the recording and --split")
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"images": len(lines), "accepted": accepted, "poses": lines}, file, indent=1)
+        write_json(args.json, {"images": len(lines), "accepted": accepted, "poses": lines})
     print(f"{accepted} of {len(lines)} images accepted", file=sys.stderr)
     return 0 if accepted else 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from nre_ros.cli.figures import write_json
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,6 +41,5 @@ def run(args: argparse.Namespace) -> int:
     for name, value in figures.items():
         print(f"{name:<30} {value}")
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+        write_json(args.json, figures)
     return 0

@@ -13,7 +13,7 @@ from nre_ros.geometry import Pose, pose_error
 RECALL_LIMITS = {"0.05m_5deg": (0.05, 5.0), "0.25m_2deg": (0.25, 2.0), "0.5m_5deg": (0.5, 5.0), "5m_10deg": (5.0, 10.0)}
 """Name to largest distance (map unit) and angle (degrees)."""
 DEPTH_RECALL_LIMITS = {"1%_1deg": (0.01, 1.0), "5%_5deg": (0.05, 5.0)}
-"""Name to largest distance (share of the median scene depth) and angle (degrees): for maps without a unit."""
+"""Name to largest distance (share of a depth) and angle (degrees): for maps without a unit, and scenes of any size."""
 WRONG_METRES, WRONG_DEG = 0.5, 10.0
 """An accepted pose further off than either is wrong."""
 
@@ -23,6 +23,7 @@ class Answer:
     """One query: ``map_from_cam`` is None when nothing was found; ``truth`` None when it is not known.
 
     ``status`` and ``reason`` as in :class:`nre_ros.localization.Localization`; only "accepted" answers count as given.
+    ``view_depth`` is the median depth of the landmarks that the true pose sees, map unit.
     """
 
     stamp_ns: int
@@ -34,6 +35,7 @@ class Answer:
     truth: Pose | None
     latency_ms: float
     stages_ms: dict[str, float]
+    view_depth: float | None = None
 
     @property
     def accepted(self) -> bool:
@@ -49,14 +51,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures over all queries. Recalls count accepted answers over all queries; medians are of accepted answers, None
-    if there are none; ``wrong`` counts accepted answers beyond :data:`WRONG_METRES` (map unit) or :data:`WRONG_DEG`."""
+    """Figures over all queries.
+
+    Recalls count accepted answers over all queries; ``recall_of_depth`` is by shares of ``median_depth``, that of the
+    whole map, ``recall_of_view_depth`` by shares of what each query itself looks at. Medians are of accepted answers,
+    None if there are none. ``wrong`` counts accepted answers beyond :data:`WRONG_METRES` (map unit) or
+    :data:`WRONG_DEG`.
+    """
 
     queries: int
     accepted: int
     wrong: int
     recall: dict[str, float]
     recall_of_depth: dict[str, float]
+    recall_of_view_depth: dict[str, float]
     median_depth: float
     median_rotation_deg: float | None
     median_translation: float | None
@@ -78,9 +86,10 @@ def summarise(answers: Sequence[Answer], median_depth: float) -> Summary:
     angle, distance = np.array([answer.error() for answer in judged]).T
     accepted = np.array([answer.accepted for answer in judged])
 
-    def share(limit: float, degrees: float) -> float:
+    def share(limit: float | np.ndarray, degrees: float) -> float:
         return float(np.mean(accepted & (distance <= limit) & (angle <= degrees)))
 
+    view_depth = np.array([median_depth if a.view_depth is None else a.view_depth for a in judged])
     latency = [answer.latency_ms for answer in judged]
     stages = {name: [a.stages_ms[name] for a in judged if name in a.stages_ms] for name in judged[0].stages_ms}
     return Summary(
@@ -89,6 +98,7 @@ def summarise(answers: Sequence[Answer], median_depth: float) -> Summary:
         wrong=int((accepted & ((distance > WRONG_METRES) | (angle > WRONG_DEG))).sum()),
         recall={name: share(*limits) for name, limits in RECALL_LIMITS.items()},
         recall_of_depth={name: share(s * median_depth, deg) for name, (s, deg) in DEPTH_RECALL_LIMITS.items()},
+        recall_of_view_depth={name: share(s * view_depth, deg) for name, (s, deg) in DEPTH_RECALL_LIMITS.items()},
         median_depth=median_depth,
         median_rotation_deg=float(np.median(angle[accepted])) if accepted.any() else None,
         median_translation=float(np.median(distance[accepted])) if accepted.any() else None,

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from nre_ros.errors import MapError
+from nre_ros.errors import CalibrationError, MapError
 from nre_ros.features import FeatureNetwork
 from nre_ros.geometry import Camera, DistortionModel
 from nre_ros.mapping.map import Map, MapArrays
@@ -62,9 +62,10 @@ def load_map(path: str | Path, network: FeatureNetwork | None = None) -> Map:
             _check_version(metadata, file)
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         map_ = _map_from(metadata, arrays)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        digest = metadata["digest"]
+    except (SafetensorError, CalibrationError, OSError, ValueError, KeyError, TypeError) as error:
         raise MapError(f"map {file} is truncated or damaged ({error}); build it again or copy it anew") from error
-    if map_.digest != metadata["digest"]:
+    if map_.digest != digest:
         raise MapError(f"map {file} was altered: its content does not match its digest; build it again or copy it anew")
     if network is not None:
         check_network(map_, network, file)
