@@ -1,4 +1,4 @@
-"""``nre_ros build-map``, ``evaluate``, ``localize`` and ``map info``: the way from a recording to figures, and bad input."""
+"""``build-map``, ``evaluate``, ``localize`` and ``map info``: the way from a recording to figures, and bad input."""
 
 from __future__ import annotations
 

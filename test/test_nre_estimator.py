@@ -87,7 +87,7 @@ def test_weaker_modes_that_agree_win_over_stronger_ones_that_do_not() -> None:
         one = bumps(stronger, width, height, confidence=9.0)
         without.append(errors(estimate(replace(scene, coarse=loss_maps(one, grid))), scene)[1])
         both = loss_maps(one.maximum(weaker), grid)
-        assert (both.gain.flatten(1).argmax(1) == one.flatten(1).argmax(1)).double().mean() > 0.95
+        assert (both.gain.flatten(1).argmax(1) == one.flatten(1).argmax(1)).double().mean() > 0.9
         with_mode.append(errors(estimate(replace(scene, coarse=both)), scene)[1])
     assert max(with_mode) < 0.01
     assert sum(with_mode) < 0.8 * sum(without)
@@ -199,8 +199,8 @@ def mean_drift(uv_px_of: object, seeds: int = 8) -> float:
 def test_points_near_the_border_do_not_move_the_camera_back() -> None:
     """Fault B21 of the original: there they are drawn inwards, which moves the camera back.
 
-    Measured without the division by the kernel's mass on the image: -0.008 where all points lie in the outer three
-    cells, 5 units away on average. What remains with it has the other sign.
+    Measured without the division by the kernel's mass on the image: -0.0027 for points all over the image, -0.008 for
+    points in the outer three cells, 5 units away on average. What remains with it has the other sign, and is smaller.
     """
     size = torch.tensor([CAMERA.width, CAMERA.height], dtype=torch.float64)
 
@@ -218,8 +218,8 @@ def test_points_near_the_border_do_not_move_the_camera_back() -> None:
         return uv_px - 0.5
 
     assert abs(mean_drift(centred)) < 0.001
-    assert abs(mean_drift(all_over)) < 0.0015
-    assert -0.002 < mean_drift(at_the_border) < 0.008
+    assert abs(mean_drift(all_over)) < 0.0025
+    assert -0.002 < mean_drift(at_the_border) < 0.0065
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.5])
