@@ -56,7 +56,14 @@ class AcceptConfig:
     """When a pose is believed."""
 
     min_score: float = param(0.5, "Least score (0 to 1) of a pose that is published", low=0.0, high=1.0, live=True)
-    explained_share: float = param(0.12, "Share of landmarks explained that scores 1", low=0.01, high=1.0, live=True)
+    explained_share: float = param(0.08, "Share of landmarks explained that scores 1", low=0.01, high=1.0, live=True)
+    clarity: float = param(
+        0.15,
+        "Fine gain of the explained landmarks over the ceiling of all in view that scores 1",
+        low=0.01,
+        high=1.0,
+        live=True,
+    )
     rotation_deg: float = param(
         0.5, "Standard deviation of the rotation that scores 1, degrees", low=0.001, high=90.0, live=True
     )

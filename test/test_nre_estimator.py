@@ -73,24 +73,19 @@ def test_shares_tell_right_maps_from_wrong_ones() -> None:
 
 
 def test_weaker_modes_that_agree_win_over_stronger_ones_that_do_not() -> None:
-    """Most maps prefer a wrong place. What they hold against the right one makes the pose, as Eq. 6 means it to."""
-    with_mode, without = [], []
-    for seed in range(4):
+    """Most maps prefer a wrong place; those that hold something for the right one too are explained there (Eq. 6)."""
+    for seed in range(3):
         scene = make_scene(seed, 200, wrong=0.6)
         grid, (width, height) = scene.coarse.grid, scene.coarse.image_cells
-        stronger = torch.where(
-            scene.right[:, None],
-            grid.cell_from_pixel(scene.uv_px),
-            torch.rand((200, 2), generator=torch.Generator().manual_seed(seed)) * torch.tensor([width, height]),
-        )
-        weaker = bumps(grid.cell_from_pixel(scene.uv_px), width, height, confidence=7.5)
-        one = bumps(stronger, width, height, confidence=9.0)
-        without.append(errors(estimate(replace(scene, coarse=loss_maps(one, grid))), scene)[1])
-        both = loss_maps(one.maximum(weaker), grid)
-        assert (both.gain.flatten(1).argmax(1) == one.flatten(1).argmax(1)).double().mean() > 0.9
-        with_mode.append(errors(estimate(replace(scene, coarse=both)), scene)[1])
-    assert max(with_mode) < 0.01
-    assert sum(with_mode) < 0.8 * sum(without)
+        there = grid.cell_from_pixel(scene.uv_px)
+        elsewhere = torch.rand((200, 2), generator=torch.Generator().manual_seed(seed)) * torch.tensor([width, height])
+        stronger = bumps(torch.where(scene.right[:, None], there, elsewhere), width, height, confidence=9.0)
+        maps = loss_maps(stronger.maximum(bumps(there, width, height, confidence=7.5)), grid)
+        assert (maps.gain.flatten(1).argmax(1) == stronger.flatten(1).argmax(1)).double().mean() > 0.9
+        found = estimate(replace(scene, coarse=maps))
+        assert errors(found, scene)[1] < 0.01
+        assert found.coarse_share is not None
+        assert (found.coarse_share[~scene.right] > 0.2).double().mean() > 0.9
 
 
 def test_the_unit_of_length_does_not_matter() -> None:
@@ -229,7 +224,7 @@ def test_the_covariance_is_neither_too_small_nor_too_large(wrong: float) -> None
     total = 0.0
     for seed in range(60):
         scene = make_scene(seed, 300, wrong, stride=16)
-        poses, _ = refine(scene.coarse, scene.xyz_map, CAMERA, scene.cam_from_map[None], SIGMAS)
+        poses, _ = refine(scene.coarse, scene.xyz_map, CAMERA, scene.cam_from_map[None], SIGMAS[-1:])
         covariance = pose_covariance(
             linearise(scene.coarse, scene.xyz_map, CAMERA, poses, SIGMAS[-1], min_curvature=None)
         )

@@ -199,12 +199,12 @@ class Camera:
         x, y, z = xyz_cam.unbind(-1)
         rho2 = x * x + y * y
         norm2 = rho2 + z * z
-        axis = rho2 < 1e-12 * norm2
+        axis = rho2 <= 1e-12 * norm2  # the camera's centre too
         rho = torch.where(axis, torch.ones_like(rho2), rho2).sqrt()
         theta = torch.atan2(torch.where(axis, torch.zeros_like(rho), rho), z)
         t2 = theta * theta
         theta_d = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4))))
-        safe_z = torch.where(z.abs() < 1e-30, torch.full_like(z, 1e-30), z)
+        safe_z = _safe_depth(xyz_cam)
         scale = torch.where(axis, 1 / safe_z, theta_d / rho)
         distorted = torch.stack([x * scale, y * scale], -1)
         if not with_jacobian:

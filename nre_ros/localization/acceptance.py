@@ -24,21 +24,25 @@ class Verdict:
 
 
 def judge(estimate: Estimate, median_depth: float, config: AcceptConfig) -> Verdict:
-    """Score a pose by the worst of four things: how many landmarks it explains, how sure its rotation and its position
-    are, and how far the second-best hypothesis is behind.
+    """Score a pose by the worst of five things: how many landmarks it explains, how well it explains those that it puts
+    into view, how sure its rotation and its position are, and how far the second-best hypothesis is behind.
 
     Each is 1 at ``config``'s mark and falls in proportion; ``median_depth`` (map unit) scales the position's deviation.
     """
     if estimate.covariance is None or estimate.fine_share is None or estimate.gains is None:
         return Verdict(False, 0.0, "the explained landmarks do not fix a pose")
-    explained = (estimate.fine_share >= EXPLAINED_SHARE_OF_CEILING).float()
-    share = float(explained.mean())
+    assert estimate.in_view is not None
+    explained = estimate.fine_share >= EXPLAINED_SHARE_OF_CEILING
+    share = float(explained.float().mean())
+    in_view = int(estimate.in_view.sum())
+    clarity = float((estimate.fine_share * explained).sum()) / max(in_view, 1)
     deviation = estimate.covariance.diagonal().clamp_min(0)
     rotation_deg = math.degrees(float(deviation[:3].sum().sqrt()))
     translation = float(deviation[3:].sum().sqrt()) / median_depth
     second = float(torch.clamp(estimate.gains[1] / estimate.gains[0], 0, 1)) if len(estimate.gains) > 1 else 0.0
     marks = {
         f"only {100 * share:.1f} % of {len(explained)} landmarks are explained": share / config.explained_share,
+        f"the {in_view} landmarks in view are explained to {100 * clarity:.0f} % only": clarity / config.clarity,
         f"rotation is uncertain to {rotation_deg:.2f} deg": config.rotation_deg / max(rotation_deg, 1e-12),
         f"position is uncertain to {100 * translation:.1f} % of the depth": config.position / max(translation, 1e-12),
         f"another pose explains {100 * second:.0f} % as much": (1 - second) / config.margin,

@@ -15,6 +15,9 @@ GRID = (8, 6)
 MIN_DISTANCE_PX = 2.5
 """Keypoints nearer to a stronger one than this are left out: the same place found twice would spoil ratio tests."""
 
+ROUNDING = 1e-5
+"""Of a product of two descriptors, and more: what is found twice, alike to the last bit, must not pass a ratio test."""
+
 MAX_DISTANCE = 0.7
 """Largest distance of two matched RootSIFT descriptors (unit length)."""
 
@@ -83,7 +86,7 @@ def match(
     mutual = similarity.max(0).indices[column] == torch.arange(len(a))
     similarity.scatter_(1, column[:, None], -1.0)
     second = similarity.max(1).values
-    ratios = ((1 - best) / (1 - second).clamp_min(1e-9)).clamp_min(0).sqrt()
+    ratios = (((1 - best).clamp_min(0) + ROUNDING) / ((1 - second).clamp_min(0) + ROUNDING)).sqrt()
     alike = best > 1 - MAX_DISTANCE**2 / 2
     rows = torch.nonzero(mutual & alike & (ratios < ratio))[:, 0]
     return torch.stack([rows, column[rows]], 1).numpy(), ratios[rows].numpy()

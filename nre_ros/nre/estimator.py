@@ -37,7 +37,7 @@ class Estimate:
     ``gains`` (H,) their summed coarse gains (Eq. 6 turned over: higher is better, at most N * ceiling).
     ``covariance`` (6, 6), rotation first, of the twist x in ``exp(x) @ poses[0]``; None if the points do not fix it.
     ``coarse_share`` (N,) each point's coarse gain at the first pose over the ceiling; ``fine_share`` the same of the
-    fine maps, zero for points without a window.
+    fine maps, zero for points without a window. ``in_view`` (N,) the points whose projection lies on the image.
     """
 
     outcome: Outcome
@@ -46,6 +46,7 @@ class Estimate:
     covariance: Tensor | None = None
     coarse_share: Tensor | None = None
     fine_share: Tensor | None = None
+    in_view: Tensor | None = None
 
 
 def estimate_pose(
@@ -85,7 +86,9 @@ def estimate_pose(
     poses = join_poses(best, poses[1:])
     gains = point_gains(coarse, xyz_map, camera, poses)
     total = gains.sum(1, dtype=torch.float64)
-    return Estimate(Outcome.OK, poses, total, covariance, gains[0] / coarse.ceiling, fine_share)
+    uv_px, visible = camera.project(best.transform(xyz_map))
+    in_view = visible[0] & camera.contains(uv_px[0])
+    return Estimate(Outcome.OK, poses, total, covariance, gains[0] / coarse.ceiling, fine_share, in_view)
 
 
 def _refine_coarse(coarse: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose, config: NreConfig) -> Pose:

@@ -124,7 +124,7 @@ def window_mass(coarse: LossMaps, centre_px: Tensor, half_px: float) -> Tensor:
     first = xy.round().long() - size // 2
     patch, inside = coarse.patches(first[None], size)
     cells = first[..., None] + torch.arange(size, device=first.device)
-    overlap = (reach + 0.5 - (cells - xy[..., None]).abs()).clamp(0, 1).to(patch) * inside[0]
+    overlap = (reach + 0.5 - (cells - xy[..., None]).abs()).clamp(0, min(1, 2 * reach)).to(patch) * inside[0]
     probability = (patch[0] - coarse.ceiling).exp() * (patch[0] > 0)
     return torch.einsum("nyx,ny,nx->n", probability, overlap[:, 1], overlap[:, 0])
 
