@@ -15,6 +15,8 @@ from nre_ros.nre.loss_maps import LossMaps, fine_loss_maps, window_mass
 MIN_POINTS = 4
 MIN_WINDOW_MASS = 0.02
 """Landmarks that the coarse map gives less than this chance to be in their window take no part."""
+BETWEEN_SIGMA = 1.0
+"""Smoothing (cells) at which one round of windows hands over to the next."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ def refine_fine(
         if len(index) < MIN_POINTS:
             return result
         maps = fine.maps(index, uv_px[index], mass[index], window)
-        sigmas = sigma_levels(config.fine_sigma_max if turn == 0 else 1.0, config.fine_sigma_min)
+        first, last = turn == 0, turn == config.fine_rounds - 1
+        sigmas = sigma_levels(
+            config.fine_sigma_max if first else min(BETWEEN_SIGMA, config.fine_sigma_max),
+            config.fine_sigma_min if last else max(BETWEEN_SIGMA, config.fine_sigma_min),
+        )
         pose, _ = refine(maps, xyz_map[index], camera, pose, sigmas)
         result = (pose, maps, index)
     return result
