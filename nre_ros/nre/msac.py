@@ -15,7 +15,7 @@ from nre_ros.nre.p3p import solve_p3p
 
 BATCH = 250
 """Triplets drawn between two looks at whether to go on."""
-SHORTLIST = 64
+SHORTLIST = 32
 """Poses of a batch that are scored on all points after a first look at some."""
 FIRST_LOOK = 100
 MISS_PROBABILITY = 1e-4
