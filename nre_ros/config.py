@@ -15,6 +15,9 @@ from nre_ros.errors import ConfigError
 
 Value = bool | int | float | str | tuple[float, ...]
 
+NETWORKS = ("compact", "inception", "s2dnet")
+"""Descriptor networks by name."""
+
 
 def param(
     default: Value,
@@ -37,7 +40,7 @@ class NreConfig:
     """The estimator."""
 
     max_points: int = param(1000, "Most landmarks used for one pose", low=16, high=20000)
-    msac_iterations: int = param(1000, "P3P samples drawn at most", low=1, high=100000)
+    msac_iterations: int = param(10000, "P3P samples drawn at most", low=1, high=100000)
     msac_share: float = param(
         0.5, "Share of the points, most certain first, that samples are drawn from", low=0.01, high=1.0
     )
@@ -48,6 +51,15 @@ class NreConfig:
     fine_sigma_min: float = param(0.6, "Last Gaussian smoothing of the fine windows, cells", low=0.2, high=64.0)
     fine_window: int = param(16, "Side of the first fine windows, cells of the fine stride", low=8, high=128)
     fine_rounds: int = param(2, "Times the fine windows are cut anew around the improved pose", low=0, high=8)
+    skip_gnc: bool = param(False, "Stop after MSAC: no refinement, coarse or fine")
+    use_re: bool = param(
+        False, "Ask the best cell of every map alone: the robust reprojection error (Eq. 11) instead of NRE"
+    )
+    conventions: str = param(
+        "nre_ros",
+        "original: cells, borders, Jacobian and schedule as in the authors' code, for comparisons",
+        choices=("nre_ros", "original"),
+    )
     seed: int = param(0, "Seed of the sampler: same image, same map, same pose", low=0)
 
 
@@ -84,6 +96,8 @@ class LocalizerConfig:
     """One query image against one map."""
 
     device: str = param("auto", "Where the network and the estimator run", choices=("auto", "cuda", "cpu"))
+    network: str = param("compact", "Network that describes the images", choices=NETWORKS)
+    weights: str = param("", "Files of the network's weights, joined by ':'; empty: those of the package")
     top_k: int = param(8, "Keyframes retrieved for a query", low=1, high=200)
     max_image_side: int = param(
         1280, "Longer images are reduced to this before the network sees them, pixels", low=64, high=8192
@@ -97,6 +111,8 @@ class BuilderConfig:
     """Making a map from posed frames."""
 
     device: str = param("auto", "Where the network runs", choices=("auto", "cuda", "cpu"))
+    network: str = param("compact", "Network that describes the images", choices=NETWORKS)
+    weights: str = param("", "Files of the network's weights, joined by ':'; empty: those of the package")
     max_image_side: int = param(
         1280, "Longer images are reduced to this before the network sees them, pixels", low=64, high=8192
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nre_ros.cli.figures import write_json
+from nre_ros.cli.network_options import add_network_arguments, network_values
 
 MAP_FRAMES, QUERY_FRAMES = 24, 8
 SIZE = (640, 480)
@@ -23,6 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description=f"Renders {MAP_FRAMES} frames of a world, maps them, and localizes {QUERY_FRAMES} others at "
         f"{SIZE[0]}x{SIZE[1]}; SIFT on the same images is timed in the same run.",
     )
+    add_network_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="repetitions (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of torch (default: as torch likes)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
@@ -33,9 +35,9 @@ def run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
-    from nre_ros.config import BuilderConfig, LocalizerConfig
+    from nre_ros.config import BuilderConfig, LocalizerConfig, with_values
     from nre_ros.evaluation.bench import time_localizer, time_sift
-    from nre_ros.features import load_network
+    from nre_ros.features import configured_network
     from nre_ros.localization import Localizer
     from nre_ros.mapping import MapBuilder, load_map, save_map
     from nre_ros.mapping.map_file import FILE_NAME
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     frames = [mapping.frame(i) for i in tqdm(range(mapping.count), desc="rendering map", disable=None)]
     queries = [query.frame(i) for i in tqdm(range(query.count), desc="rendering queries", disable=None)]
 
-    network = load_network(device="auto")
+    network = configured_network(with_values(LocalizerConfig(), network_values(args)))
     builder = MapBuilder(network, BuilderConfig())
     start = time.perf_counter()
     for frame in frames:

@@ -7,6 +7,7 @@ import sys
 
 from tqdm import tqdm
 
+from nre_ros.cli.network_options import add_network_arguments, network_values
 from nre_ros.cli.recording_options import add_recording_arguments, recording_of
 from nre_ros.config import BuilderConfig, parse_assignments, with_values
 from nre_ros.errors import CalibrationError, MapError, RecordingError
@@ -19,6 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o", "--output", required=True, metavar="MAP", help="folder of the map; an old one is replaced"
     )
     parser.add_argument("--split", metavar="ROLE", help="only the frames of this role, such as map")
+    add_network_arguments(parser)
     parser.add_argument("--frame-id", default="map", help="name of the map's frame (default: %(default)s)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of nre_ros config dump"
@@ -27,14 +29,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Raises NreError; returns 0. The map is written only when it is whole."""
-    config = with_values(BuilderConfig(), parse_assignments(BuilderConfig(), args.set))
+    config = with_values(BuilderConfig(), parse_assignments(BuilderConfig(), args.set) | network_values(args))
     recording = recording_of(args)
     recording.require_poses()
 
-    from nre_ros.features import load_network
+    from nre_ros.features import configured_network
     from nre_ros.mapping import MapBuilder, save_map
 
-    builder = MapBuilder(load_network(device=config.device), config, frame_id=args.frame_id, unit=recording.unit)
+    builder = MapBuilder(configured_network(config), config, frame_id=args.frame_id, unit=recording.unit)
     refused: list[str] = []
     total = recording.count(args.split)
     with tqdm(total=total, unit="frame", desc="frames", disable=None) as bar:

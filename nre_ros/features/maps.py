@@ -12,29 +12,34 @@ from nre_ros.geometry import CellGrid
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Unit descriptors of every cell.
+    """Descriptors of every cell.
 
-    ``values`` (C, h, w), L2-normalised over C. ``inverse_temperature`` scales the dot product of two descriptors
-    to the logits of Eq. 5's softmax.
+    ``values`` (C, h, w), of unit length over C where ``unit`` is true, else of whatever length the network gives them.
+    ``inverse_temperature`` scales the dot product of two descriptors to the logits of Eq. 5's softmax.
     """
 
     values: Tensor
     grid: CellGrid
     inverse_temperature: float
+    unit: bool = True
 
     @property
     def cells(self) -> int:
         return self.values.shape[-2] * self.values.shape[-1]
 
     def sample(self, uv_px: Tensor) -> Tensor:
-        """Descriptors (N, C) at pixels (N, 2), bilinear between cell centres, border cells held, normalised anew."""
+        """Descriptors (N, C) at pixels (N, 2), bilinear between cell centres, border cells held."""
         height, width = self.values.shape[-2:]
         xy = self.grid.cell_from_pixel(uv_px.to(self.values))
         span = xy.new_tensor([max(width - 1, 1), max(height - 1, 1)])
         read = F.grid_sample(
             self.values[None], (xy / span * 2 - 1)[None, None], align_corners=True, padding_mode="border"
         )
-        return F.normalize(read[0, :, 0].T, dim=-1)
+        return self.mixed(read[0, :, 0].T)
+
+    def mixed(self, means: Tensor) -> Tensor:
+        """What means (N, C) of several descriptors stand for: of unit length again, unless the network's are raw."""
+        return F.normalize(means, dim=-1) if self.unit else means
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,20 @@
-"""Find, check and load network weights."""
+"""Networks by name, with the weights of this package or a user's files."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 
+from nre_ros.config import NETWORKS, BuilderConfig, LocalizerConfig
 from nre_ros.errors import ModelError
+from nre_ros.features.checkpoints import Checkpoint, read_checkpoint
 from nre_ros.features.compact import CompactNet
+from nre_ros.features.inception import load_inception
 from nre_ros.features.network import CompactFeatures, FeatureNetwork
+from nre_ros.features.s2dnet import load_s2dnet
 
 
 def resolve_device(device: str) -> torch.device:
@@ -24,29 +26,42 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def load_network(name: str = "compact", *, device: str = "auto", path: str | Path | None = None) -> FeatureNetwork:
-    """The named network with the weights of this package, or those at ``path`` (safetensors).
+def load_network(
+    name: str = "compact", *, device: str = "auto", path: str | Path | Sequence[str | Path] = ()
+) -> FeatureNetwork:
+    """The named network with the weights of this package, or those at ``path``, one file or several.
 
-    Raises ModelError when the name is unknown, or the file is missing, damaged or of another network.
+    ``compact`` comes with weights. ``inception`` takes the paper's two checkpoints in any order, ``s2dnet`` one: files
+    of PyTorch Lightning or safetensors, read without running code. Raises ModelError when the name is unknown, or a
+    file is missing, damaged or of another network.
     """
-    if name != "compact":
-        raise ModelError(f"network {name!r} is unknown; known: compact")
-    data, source = _read(path)
-    try:
-        state = load(data)
-    except SafetensorError as error:
-        raise ModelError(f"weights {source} are damaged ({error}); install or copy them again") from error
+    if name not in NETWORKS:
+        raise ModelError(f"network {name!r} is unknown; known: {', '.join(NETWORKS)}")
+    paths = [path] if isinstance(path, str | Path) else path
+    checkpoints = [read_checkpoint(Path(one)) for one in paths]
+    where = resolve_device(device)
+    if name == "inception":
+        return load_inception(checkpoints, where)
+    if name == "s2dnet":
+        return load_s2dnet(checkpoints, where)
+    return _load_compact(checkpoints, where)
+
+
+def configured_network(config: LocalizerConfig | BuilderConfig) -> FeatureNetwork:
+    """The network that parameters ``network``, ``weights`` and ``device`` name; raises ModelError."""
+    paths = [path for path in config.weights.split(":") if path]
+    return load_network(config.network, device=config.device, path=paths)
+
+
+def _load_compact(checkpoints: Sequence[Checkpoint], device: torch.device) -> CompactFeatures:
+    if len(checkpoints) > 1:
+        raise ModelError(f"network 'compact' needs one file of weights, got {len(checkpoints)}")
+    checkpoint = checkpoints[0] if checkpoints else _packaged("compact.safetensors")
     net = CompactNet()
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise ModelError(f"weights {source} do not belong to network {name!r}") from error
-    return CompactFeatures(net, hashlib.sha256(data).hexdigest()[:16], resolve_device(device))
+    checkpoint.fill(net, "compact")
+    return CompactFeatures(net, checkpoint.digest[:16], device)
 
 
-def _read(path: str | Path | None) -> tuple[bytes, str]:
-    source = resources.files("nre_ros.features") / "weights" / "compact.safetensors" if path is None else Path(path)
-    try:
-        return source.read_bytes(), str(source)
-    except OSError as error:
-        raise ModelError(f"weights {source} cannot be read: {error.strerror}") from error
+def _packaged(file_name: str) -> Checkpoint:
+    with resources.as_file(resources.files("nre_ros.features") / "weights" / file_name) as path:
+        return read_checkpoint(path)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nre_ros.config import LocalizerConfig
 from nre_ros.errors import CalibrationError
-from nre_ros.features import DenseFeatures, FeatureNetwork, limit_size
+from nre_ros.features import DenseFeatures, FeatureMap, FeatureNetwork, limit_size
 from nre_ros.geometry import Camera, Pose
 from nre_ros.localization.acceptance import judge
 from nre_ros.localization.result import Localization, PointReport, Status
@@ -22,7 +22,7 @@ from nre_ros.nre import Estimate, FineStage, Outcome, coarse_loss_maps, estimate
 
 @dataclass(frozen=True)
 class Candidates:
-    """Landmarks that the retrieved keyframes propose: ``xyz_map`` (N, 3) float64, unit ``coarse`` (N, Cc) and ``fine``
+    """Landmarks that the retrieved keyframes propose: ``xyz_map`` (N, 3) float64, ``coarse`` (N, Cc) and ``fine``
     (N, Cf) float32 descriptors."""
 
     xyz_map: Tensor
@@ -75,7 +75,7 @@ class Localizer:
     def _ask(
         self, keyframes: tuple[int, ...], features: DenseFeatures, used: Camera, camera: Camera, clock: _Stopwatch
     ) -> Localization:
-        candidates = self._candidates(keyframes)
+        candidates = self._candidates(keyframes, features)
         seen = features.coarse
         coarse = coarse_loss_maps(candidates.coarse, seen.values, seen.inverse_temperature, seen.grid)
         clock.lap("loss_maps")
@@ -83,7 +83,7 @@ class Localizer:
         estimate = estimate_pose(candidates.xyz_map, used, coarse, fine, self._config.nre, clock.lap)
         return self._answer(estimate, candidates, camera)
 
-    def _candidates(self, keyframes: tuple[int, ...]) -> Candidates:
+    def _candidates(self, keyframes: tuple[int, ...], features: DenseFeatures) -> Candidates:
         """Landmarks of the keyframes, best keyframe's first; each with the mean of its descriptors in them."""
         arrays = self.map.arrays
         rows = np.concatenate([np.r_[self.map.observations_of(k)] for k in keyframes])
@@ -95,13 +95,14 @@ class Localizer:
         used = slot[landmark] >= 0
         observation, target = torch.from_numpy(rows[used]), torch.from_numpy(slot[landmark[used]])
         device = self._network.device
+        times = torch.bincount(target, minlength=len(chosen))[:, None]
 
-        def mean(values: Tensor) -> Tensor:
+        def mean(values: Tensor, level: FeatureMap) -> Tensor:
             total = torch.zeros((len(chosen), values.shape[1])).index_add_(0, target, values[observation].float())
-            return torch.nn.functional.normalize(total, dim=1).to(device)
+            return level.mixed(total / times).to(device)
 
         xyz_map = arrays.xyz_map[torch.from_numpy(chosen)].to(device)
-        return Candidates(xyz_map, mean(arrays.coarse), mean(arrays.fine))
+        return Candidates(xyz_map, mean(arrays.coarse, features.coarse), mean(arrays.fine, features.fine))
 
     def _answer(self, estimate: Estimate, candidates: Candidates, camera: Camera) -> Localization:
         if estimate.outcome is not Outcome.OK or estimate.poses is None:

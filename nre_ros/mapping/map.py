@@ -22,7 +22,7 @@ class MapArrays:
     (K,) int64; ``keyframe_camera`` (K,) int32 into :attr:`Map.cameras`; ``keyframe_start`` (K + 1,) int64: the
     observations of keyframe k are ``keyframe_start[k]`` to ``keyframe_start[k + 1]``; ``keyframe_global`` (K, D)
     float16, descriptors for retrieval; ``vocabulary`` (V, C) float32 of these. ``landmark`` (O,) int32; ``uv_px``
-    (O, 2) float32 in the keyframe; ``coarse`` (O, Cc) and ``fine`` (O, Cf) float16 unit descriptors.
+    (O, 2) float32 in the keyframe; ``coarse`` (O, Cc) and ``fine`` (O, Cf) float16 descriptors.
     """
 
     xyz_map: Tensor

@@ -15,7 +15,7 @@ from sensor_msgs.msg import PointCloud2
 
 from nre_ros.config import LocalizerNodeConfig
 from nre_ros.errors import ConfigError
-from nre_ros.features import load_network
+from nre_ros.features import configured_network
 from nre_ros.localization import Localizer
 from nre_ros.mapping import Map, load_map
 from nre_ros.ros.camera_input import CameraInput, Snapshot
@@ -73,7 +73,7 @@ class LocalizerNode(ManagedNode[LocalizerNodeConfig]):
         config = self.parameters.config
         if not config.map_path:
             raise ConfigError("no map: parameter map_path is empty; set it to a folder that nre_ros build-map wrote")
-        network = load_network("compact", device=config.localizer.device)
+        network = configured_network(config.localizer)
         self._map = map_ = load_map(config.map_path, network)
         query = Query(lambda chosen: Localizer(map_, network, chosen), self._buffer, lambda: self.config)
         query.warm_up(map_.cameras[0])

@@ -18,7 +18,7 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from nre_ros.config import BuilderNodeConfig
-from nre_ros.features import load_network
+from nre_ros.features import configured_network
 from nre_ros.mapping import MapBuilder
 from nre_ros.ros.builder_health import BuilderHealth
 from nre_ros.ros.camera_input import CameraInput, Snapshot
@@ -69,7 +69,7 @@ class MapBuilderNode(ManagedNode[BuilderNodeConfig]):
 
     def configure(self) -> None:
         config = self.parameters.config
-        network = load_network("compact", device=config.builder.device)
+        network = configured_network(config.builder)
         builder = MapBuilder(network, config.builder, frame_id=config.global_frame_id, unit="metre")
         collection = Collection(builder, config.tf_timeout)
         self._collection = collection
