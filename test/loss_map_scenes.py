@@ -102,4 +102,5 @@ def fine_stage(scene: Scene, seed: int, stride: int = 2, channels: int = 32, cam
     )[0, :, 0].T
     random = torch.randn((len(cells), channels), generator=rng)
     descriptors = torch.nn.functional.normalize(torch.where(scene.right[:, None], read, random), dim=1)
+    features = features.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # as networks lay them out
     return FineStage(descriptors, features, 15.0, grid)

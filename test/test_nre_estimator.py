@@ -194,8 +194,8 @@ def mean_drift(uv_px_of: object, seeds: int = 8) -> float:
 def test_points_near_the_border_do_not_move_the_camera_back() -> None:
     """Fault B21 of the original: there they are drawn inwards, which moves the camera back.
 
-    Measured without the division by the kernel's mass on the image: -0.0027 for points all over the image, -0.008 for
-    points in the outer three cells, 5 units away on average. What remains with it has the other sign, and is smaller.
+    Measured with the original's sum: -0.0027 for points all over the image, -0.008 for points in the outer three cells,
+    5 units away on average; with a kernel mean, +0.0021 and +0.006; with the geometric mean, -0.0006 and -0.0021.
     """
     size = torch.tensor([CAMERA.width, CAMERA.height], dtype=torch.float64)
 
@@ -213,8 +213,8 @@ def test_points_near_the_border_do_not_move_the_camera_back() -> None:
         return uv_px - 0.5
 
     assert abs(mean_drift(centred)) < 0.001
-    assert abs(mean_drift(all_over)) < 0.0025
-    assert -0.002 < mean_drift(at_the_border) < 0.0065
+    assert abs(mean_drift(all_over)) < 0.001
+    assert abs(mean_drift(at_the_border)) < 0.003
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.5])
@@ -225,11 +225,10 @@ def test_the_covariance_is_neither_too_small_nor_too_large(wrong: float) -> None
     for seed in range(60):
         scene = make_scene(seed, 300, wrong, stride=16)
         poses, _ = refine(scene.coarse, scene.xyz_map, CAMERA, scene.cam_from_map[None], SIGMAS[-1:])
-        covariance = pose_covariance(
+        (covariance,), fixed = pose_covariance(
             linearise(scene.coarse, scene.xyz_map, CAMERA, poses, SIGMAS[-1], min_curvature=None)
         )
-        assert covariance is not None
+        assert bool(fixed)
         twist = (poses[0] @ scene.map_from_cam).log()
         total += float(twist @ torch.linalg.solve(covariance, twist))
-    print(total / 60)
     assert 4.4 < total / 60 < 7.9

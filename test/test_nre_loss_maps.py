@@ -115,7 +115,7 @@ def test_window_mass_is_the_sum_of_the_cells_covered(half_px: float) -> None:
     rng = torch.Generator().manual_seed(2)
     centre_px = torch.rand((len(maps), 2), generator=rng) * torch.tensor([WIDTH * 8.0, HEIGHT * 8.0])
     centre_px[0] = torch.tensor([0.0, 0.0])
-    mass = window_mass(maps, centre_px, half_px)
+    mass = window_mass(maps, centre_px[None], half_px)[0]
     probability = torch.where(maps.gain > 0, (maps.gain - maps.ceiling).exp(), 0.0)
     for n in range(len(maps)):
         expected = 0.0

@@ -7,28 +7,47 @@ from torch import Tensor
 
 from nre_ros.nre.gnc import Linearisation
 
+MIN_EFFECTIVE_POINTS = 8
+"""With fewer, how far they scatter is not known either."""
 
-def pose_covariance(at_optimum: Linearisation) -> Tensor | None:
-    """Covariance (6, 6), rotation (rad) first, of the twist x in ``exp(x) @ cam_from_map``, for a batch of one pose.
 
-    The robust ("sandwich") estimate of M-estimators: H^-1 (sum_n s_n s_n') H^-1, with H the Hessian of the smoothed
+def pose_covariance(at_optimum: Linearisation) -> tuple[Tensor, Tensor]:
+    """Covariances (..., H, 6, 6), rotation (rad) first, of the twist x in ``exp(x) @ cam_from_map``, and a mask
+    (..., H) of the poses that the points do fix; the others' are meaningless.
+
+    The robust ("sandwich") estimate of M-estimators: H^-1 M H^-1 with M = sum_n s_n s_n', H the Hessian of the smoothed
     cost and s_n each point's slope at the optimum. It holds whatever the points' noise is, provided they err
-    independently, and grows by the degrees of freedom that six parameters take. None when H is singular: the points
-    do not fix the pose.
+    independently. As M is itself an estimate from some points, the covariance grows as in Hotelling's T^2 by
+    n / (n - 7), with n the effective number of points, 36 / sum_n (s_n' M^-1 s_n)^2.
     """
-    hessian, slopes = at_optimum.hessian[0], at_optimum.point_slopes[0]
-    used = slopes.abs().amax(-1) > 0
-    count = int(used.sum())
-    if count <= 6:
-        return None
-    scale = hessian.diagonal().clamp_min(0).sqrt()
-    if bool((scale <= 0).any()):
-        return None
-    system = hessian / scale[:, None] / scale
+    hessian, slopes = at_optimum.hessian, at_optimum.point_slopes()
+    scale = hessian.diagonal(dim1=-2, dim2=-1)
+    fixed = (scale > 0).all(-1)
+    root = torch.where(fixed[..., None], scale, torch.ones_like(scale)).sqrt()
+    system = hessian / root[..., :, None] / root[..., None, :]
+    eye = torch.eye(6, dtype=system.dtype, device=system.device)
+    system = torch.where(fixed[..., None, None], system, eye)
+    slopes = slopes / root[..., None, :]
     factor, failed = torch.linalg.cholesky_ex(system)
-    if int(failed) != 0 or float(torch.linalg.cond(system)) > 1e12:
-        return None
-    inverse = torch.cholesky_inverse(factor) / scale[:, None] / scale
-    meat = slopes.T @ slopes
-    covariance = inverse @ meat @ inverse * (count / (count - 6))
-    return (covariance + covariance.T) / 2 if bool(torch.isfinite(covariance).all()) else None
+    fixed = fixed & (failed == 0)
+    factor = torch.where(fixed[..., None, None], factor, eye)
+    inverse = torch.cholesky_inverse(factor)
+    # condition number, by norms: an upper bound is all that is asked
+    fixed = fixed & (inverse.flatten(-2).norm(dim=-1) * system.flatten(-2).norm(dim=-1) < 1e12)
+    meat = slopes.mT @ slopes
+    points = _effective_points(slopes, meat)
+    fixed = fixed & (points > MIN_EFFECTIVE_POINTS)
+    growth = points / (points - 7).clamp_min(1)
+    covariance = inverse @ meat @ inverse * growth[..., None, None] / root[..., :, None] / root[..., None, :]
+    covariance = (covariance + covariance.mT) / 2
+    return covariance, fixed & torch.isfinite(covariance).all(-1).all(-1)
+
+
+def _effective_points(slopes: Tensor, meat: Tensor) -> Tensor:
+    """How many points of equal weight would scatter as these do (...,), from slopes (..., N, 6) and their ``meat``."""
+    factor, failed = torch.linalg.cholesky_ex(meat)
+    eye = torch.eye(6, dtype=meat.dtype, device=meat.device)
+    factor = torch.where((failed == 0)[..., None, None], factor, eye)
+    whitened = torch.linalg.solve_triangular(factor, slopes.mT, upper=False)
+    concentration = whitened.square().sum(-2).square().sum(-1)
+    return torch.where(failed == 0, 36 / concentration.clamp_min(1e-30), torch.zeros_like(concentration))

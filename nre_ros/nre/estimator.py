@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -11,21 +11,25 @@ from torch import Tensor
 
 from nre_ros.config import NreConfig
 from nre_ros.geometry import Camera, Pose
+from nre_ros.nre import original
 from nre_ros.nre.covariance import pose_covariance
-from nre_ros.nre.fine import MIN_POINTS, FineStage, refine_fine
-from nre_ros.nre.gnc import join_poses, linearise, point_gains, refine, sigma_levels
-from nre_ros.nre.loss_maps import LossMaps, find_peaks
-from nre_ros.nre.msac import distinct, find_poses
+from nre_ros.nre.fine import MIN_POINTS, FineMaps, Windows, refine_fine
+from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels
+from nre_ros.nre.loss_maps import LossMaps, Peaks, find_peaks
+from nre_ros.nre.msac import Hypotheses, find_poses
 
 FIRST_LEVEL_POINTS = 300
 """About so many points take part in the first, smoothest level, which only sorts the hypotheses."""
 HOPELESS = 0.6
 """A second hypothesis with less than this share of the first one's gain is not refined further."""
+MIN_PEAK = 0.1
+"""A map whose best gain is below this (nats over an even chance for all cells) says nothing."""
 
 
 class Outcome(Enum):
     OK = "ok"
     TOO_FEW_POINTS = "too few points"
+    FLAT_MAPS = "the loss maps prefer no place"
     NO_HYPOTHESIS = "no three points gave a pose"
 
 
@@ -33,11 +37,12 @@ class Outcome(Enum):
 class Estimate:
     """What the loss maps say of the camera's pose.
 
-    ``poses`` ``cam_from_map`` (H,), best first: the first refined on the fine maps, the others on the coarse ones.
+    ``poses`` ``cam_from_map`` (H,), best first, each refined as far as it seemed worth.
     ``gains`` (H,) their summed coarse gains (Eq. 6 turned over: higher is better, at most N * ceiling).
     ``covariance`` (6, 6), rotation first, of the twist x in ``exp(x) @ poses[0]``; None if the points do not fix it.
     ``coarse_share`` (N,) each point's coarse gain at the first pose over the ceiling; ``fine_share`` the same of the
     fine maps, zero for points without a window. ``in_view`` (N,) the points whose projection lies on the image.
+    ``unusable`` points had no finite place or loss map and were left out.
     """
 
     outcome: Outcome
@@ -47,13 +52,14 @@ class Estimate:
     coarse_share: Tensor | None = None
     fine_share: Tensor | None = None
     in_view: Tensor | None = None
+    unusable: int = 0
 
 
 def estimate_pose(
     xyz_map: Tensor,
     camera: Camera,
     coarse: LossMaps,
-    fine: FineStage | None,
+    fine: FineMaps | None,
     config: NreConfig,
     done: Callable[[str], None] = lambda stage: None,
 ) -> Estimate:
@@ -62,49 +68,144 @@ def estimate_pose(
     ``fine`` gives the last stage its windows; without it the coarse pose is final. ``done`` is told the name of each
     stage as it ends.
     """
-    if len(xyz_map) < MIN_POINTS:
-        return Estimate(Outcome.TOO_FEW_POINTS)
-    xyz_map = xyz_map.double()
-    found = find_poses(coarse, find_peaks(coarse), xyz_map, camera, config)
+    batch = replace(coarse, gain=coarse.gain[None], origin_cells=coarse.origin_cells[None])
+    return estimate_poses(xyz_map[None], camera, batch, None if fine is None else [fine], config, done)[0]
+
+
+def estimate_poses(
+    xyz_map: Tensor,
+    camera: Camera,
+    coarse: LossMaps,
+    fine: Sequence[FineMaps] | None,
+    config: NreConfig,
+    done: Callable[[str], None] = lambda stage: None,
+) -> list[Estimate]:
+    """:func:`estimate_pose` for Q images of one camera at once: ``xyz_map`` (Q, N, 3), ``coarse`` maps (Q, N), ``fine``
+    one source a query. A query with fewer points than another is filled up with maps of no gain."""
+    queries, count = xyz_map.shape[:2]
+    if count < MIN_POINTS:
+        return [Estimate(Outcome.TOO_FEW_POINTS)] * queries
+    xyz_map, coarse, peaks, unusable = _usable(xyz_map.double(), coarse)
+    as_original = config.conventions == "original"
+    if as_original:
+        coarse = original.half_pixel(coarse)
+    if config.use_re:
+        coarse = coarse.one_hot()
+        peaks, config = find_peaks(coarse), replace(config, msac_share=1.0)  # no match is more certain than another
+    found = find_poses(coarse, peaks, xyz_map, camera, config)
     done("msac")
-    if found is None:
-        return Estimate(Outcome.NO_HYPOTHESIS)
 
-    poses = _refine_coarse(coarse, xyz_map, camera, found[0], config)
-    done("gnc_coarse")
-
-    best, maps, index, sigma = poses[:1], coarse, torch.arange(len(xyz_map)), config.coarse_sigma_min
-    fine_share = torch.zeros(len(xyz_map), device=xyz_map.device)
-    if fine is not None:
-        refined = refine_fine(coarse, xyz_map, camera, best, fine, config)
-        if refined is not None:
-            best, maps, index, sigma = *refined, config.fine_sigma_min
-            fine_share[index] = point_gains(maps, xyz_map[index], camera, best)[0] / maps.ceiling
-    covariance = pose_covariance(linearise(maps, xyz_map[index], camera, best, sigma, min_curvature=None))
-    done("gnc_fine")
-
-    poses = join_poses(best, poses[1:])
-    gains = point_gains(coarse, xyz_map, camera, poses)
-    total = gains.sum(1, dtype=torch.float64)
-    uv_px, visible = camera.project(best.transform(xyz_map))
-    in_view = visible[0] & camera.contains(uv_px[0])
-    return Estimate(Outcome.OK, poses, total, covariance, gains[0] / coarse.ceiling, fine_share, in_view)
+    ahead, rest, windows = found, found.without(found.gains > -torch.inf), None
+    if as_original:
+        ahead = original.best_by_msac(coarse, peaks, xyz_map, camera, found, config.msac_share)
+    if not config.skip_gnc:
+        if as_original:
+            ahead = original.refine_coarse(coarse, xyz_map, camera, ahead, config)
+        else:
+            ahead, rest = _refine_coarse(coarse, xyz_map, camera, found, config)
+        done("gnc_coarse")
+        if fine is not None:
+            refine_in_windows = original.refine_fine if as_original else _refine_fine
+            ahead, windows = refine_in_windows(coarse, xyz_map, camera, ahead, fine, config)
+        done("gnc_fine")
+    return _report(xyz_map, camera, coarse, peaks, ahead, rest, windows, unusable.tolist(), config)
 
 
-def _refine_coarse(coarse: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose, config: NreConfig) -> Pose:
-    """All hypotheses through the first level on a share of the points, the best two through the others on all.
+def _usable(xyz_map: Tensor, coarse: LossMaps) -> tuple[Tensor, LossMaps, Peaks, Tensor]:
+    """Points (Q, N, 3) and maps with those that hold NaN or infinity emptied; the peaks; how many (Q,) were bad."""
+    peaks = find_peaks(coarse)
+    bad = ~(torch.isfinite(peaks.gain) & torch.isfinite(xyz_map).all(-1))
+    if bool(bad.any()):
+        xyz_map = xyz_map.masked_fill(bad[..., None], 0)
+        coarse = replace(coarse, gain=coarse.gain.masked_fill(bad[..., None, None], 0))
+        peaks = find_peaks(coarse)
+    says_something = (peaks.gain > MIN_PEAK) & ~bad
+    return xyz_map, coarse, replace(peaks, mass=peaks.mass * says_something), bad.sum(1)
 
-    Best first by the last level's cost; poses that met on the way are one.
+
+def _refine_coarse(
+    coarse: LossMaps, xyz_map: Tensor, camera: Camera, found: Hypotheses, config: NreConfig
+) -> tuple[Hypotheses, Hypotheses]:
+    """All hypotheses through the first level on a share of the points, then the best one, or two if the second has
+    hope, through the others on all.
+
+    Returns the one or two, and the rest. Poses that met on the way are one.
     """
     sigmas = sigma_levels(config.coarse_sigma_max, config.coarse_sigma_min)
-    few = torch.arange(0, len(xyz_map), 1 + len(xyz_map) // FIRST_LEVEL_POINTS, device=xyz_map.device)
-    sparse = coarse.select(few)
+    few = torch.arange(0, len(coarse), 1 + len(coarse) // FIRST_LEVEL_POINTS, device=xyz_map.device)
+    sparse, xyz_few = coarse.select(few), xyz_map[:, few]
 
-    def ranked(poses: Pose, gains: Tensor) -> tuple[Pose, Tensor]:
-        kept = distinct(poses, gains, coarse, xyz_map[few], camera, 2)
-        return poses[kept], gains[kept]
+    first = found.refined(*refine(sparse, xyz_few, camera, found.poses, sigmas[:1]))
+    first = first.distinct(sparse, xyz_few, camera, config.hypotheses)
+    hopeful = (first.gains > HOPELESS * first.gains[:, :1]) & (torch.arange(first.count, device=few.device) < 2)
+    hopeful[:, 0] = True
+    ahead = first.without(~hopeful).best(2 if found.gains.is_cuda or bool(hopeful[:, 1:].any()) else 1)
+    ahead = ahead.refined(*refine(coarse, xyz_map, camera, ahead.poses, sigmas[1:] or sigmas))
+    return ahead.distinct(sparse, xyz_few, camera, 2), first.without(hopeful)
 
-    poses, gains = ranked(*refine(sparse, xyz_map[few], camera, poses, sigmas[:1]))
-    hopeful = 2 if len(gains) > 1 and gains[1] > HOPELESS * gains[0] else 1
-    refined, gains = refine(coarse, xyz_map, camera, poses[:hopeful], sigmas[1:] or sigmas)
-    return join_poses(ranked(refined, gains)[0], poses[hopeful:])
+
+def _refine_fine(
+    coarse: LossMaps,
+    xyz_map: Tensor,
+    camera: Camera,
+    ahead: Hypotheses,
+    fine: Sequence[FineMaps],
+    config: NreConfig,
+) -> tuple[Hypotheses, Windows | None]:
+    """Both hypotheses in fine windows, best first by the fine cost, and the windows of the best (Q, 1)."""
+    poses, gains, windows = refine_fine(coarse, xyz_map, camera, ahead.poses, fine, config)
+    if windows is None:
+        return ahead, None
+    order = torch.where(ahead.gains > -torch.inf, gains, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return Hypotheses(poses, ahead.gains).take(order), windows.take(order[:, :1])
+
+
+def _report(
+    xyz_map: Tensor,
+    camera: Camera,
+    coarse: LossMaps,
+    peaks: Peaks,
+    ahead: Hypotheses,
+    rest: Hypotheses,
+    windows: Windows | None,
+    unusable: list[int],
+    config: NreConfig,
+) -> list[Estimate]:
+    """What the maps say at the poses found, query by query."""
+    best = ahead.poses[:, :1]
+    fine_share = xyz_map.new_zeros(xyz_map.shape[:2], dtype=torch.float32)
+    if windows is None:
+        at_best = linearise(coarse, xyz_map, camera, best, config.coarse_sigma_min, min_curvature=None)
+        covariance, fixed = pose_covariance(at_best)
+    else:
+        maps, alone = windows.maps, best[:, :, None]
+        share = point_gains(maps, windows.xyz_map, camera, alone)[:, 0, 0] / maps.ceiling
+        fine_share.scatter_(1, windows.index[:, 0], share.to(fine_share))
+        at_best = linearise(maps, windows.xyz_map, camera, alone, config.fine_sigma_min, min_curvature=None)
+        covariance, fixed = (values[:, :, 0] for values in pose_covariance(at_best))
+
+    every = ahead.joined(rest)
+    gains = point_gains(coarse, xyz_map, camera, every.poses)
+    uv_px, visible = camera.project(best.transform(xyz_map[:, None]))
+    in_view = (visible & camera.contains(uv_px))[:, 0]
+    says_something = (peaks.mass > 0).sum(1).tolist()
+    estimates = []
+    for q, real in enumerate((every.gains > -torch.inf).cpu()):
+        if says_something[q] < MIN_POINTS:
+            estimates.append(Estimate(Outcome.FLAT_MAPS, unusable=unusable[q]))
+        elif not bool(real[0]):
+            estimates.append(Estimate(Outcome.NO_HYPOTHESIS, unusable=unusable[q]))
+        else:
+            estimates.append(
+                Estimate(
+                    Outcome.OK,
+                    every.poses[q][real],
+                    gains[q][real].sum(-1, dtype=torch.float64),
+                    covariance[q, 0] if bool(fixed[q, 0]) else None,
+                    gains[q, 0] / coarse.ceiling,
+                    fine_share[q],
+                    in_view[q],
+                    unusable[q],
+                )
+            )
+    return estimates

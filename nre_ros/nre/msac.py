@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nre_ros.config import NreConfig
 from nre_ros.geometry import Camera, Pose
-from nre_ros.nre.gnc import join_poses, point_gains, unsmoothed_gain
+from nre_ros.nre.gnc import nearest_gains, point_gains
 from nre_ros.nre.loss_maps import LossMaps, Peaks
 from nre_ros.nre.p3p import solve_p3p
 
-BATCH = 250
-"""Triplets drawn between two looks at whether to go on."""
+BATCHES = (250, 250, 500, 1000, 2000)
+"""Triplets drawn between looks at whether to go on, the last again and again (on CUDA, where a look costs more than
+poses, all are drawn at once)."""
 SHORTLIST = 32
 """Poses of a batch that are scored on all points after a first look at some."""
 FIRST_LOOK = 100
@@ -24,85 +28,144 @@ DISTINCT_CELLS = 3.0
 """Poses whose projections differ by less (median, cells) are one hypothesis."""
 
 
-def find_poses(
-    maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, config: NreConfig
-) -> tuple[Pose, Tensor] | None:
-    """The best distinct poses ``cam_from_map`` (H,), best first, with their summed gains (H,); None if there are none.
+@dataclass(frozen=True)
+class Hypotheses:
+    """``poses`` cam_from_map (Q, H), best first, and their summed ``gains`` (Q, H), minus infinity where a query has
+    fewer poses than another."""
 
-    ``xyz_map`` (N, 3) float64. All randomness comes from ``config.seed``.
+    poses: Pose
+    gains: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.gains.shape[1]
+
+    def refined(self, poses: Pose, gains: Tensor) -> Hypotheses:
+        """The same hypotheses, improved."""
+        return Hypotheses(poses, torch.where(self.gains > -torch.inf, gains.to(self.gains), -torch.inf))
+
+    def without(self, mask: Tensor) -> Hypotheses:
+        """Those of ``mask`` (Q, H) given up."""
+        return Hypotheses(self.poses, self.gains.masked_fill(mask, -torch.inf))
+
+    def take(self, index: Tensor) -> Hypotheses:
+        """Those of ``index`` (Q, K), in that order."""
+        rotation = self.poses.rotation.take_along_dim(index[..., None, None], 1)
+        translation = self.poses.translation.take_along_dim(index[..., None], 1)
+        return Hypotheses(Pose(rotation, translation), self.gains.take_along_dim(index, 1))
+
+    def best(self, count: int) -> Hypotheses:
+        return self.take(self.gains.topk(min(count, self.count), dim=1).indices)
+
+    def joined(self, other: Hypotheses | None) -> Hypotheses:
+        if other is None:
+            return self
+        return Hypotheses(
+            Pose(
+                torch.cat([self.poses.rotation, other.poses.rotation], 1),
+                torch.cat([self.poses.translation, other.poses.translation], 1),
+            ),
+            torch.cat([self.gains, other.gains], 1),
+        )
+
+    def distinct(self, maps: LossMaps, xyz_map: Tensor, camera: Camera, most: int) -> Hypotheses:
+        """Up to ``most`` poses, best first, whose projections of the points (Q, N, 3) differ from those of every better
+        one kept."""
+        order = self.gains.argsort(dim=1, descending=True)
+        ranked = self.take(order)
+        uv_px, _ = camera.project(ranked.poses.transform(xyz_map[:, None]))
+        xy = maps.grid.cell_from_pixel(uv_px)
+        apart = (xy[:, :, None] - xy[:, None]).norm(dim=-1).median(-1).values > DISTINCT_CELLS
+        kept = [_greedy(far, real, most) for far, real in zip(apart.tolist(), ranked.gains.tolist(), strict=True)]
+        longest = max(len(each) for each in kept)
+        index = torch.tensor([each + [0] * (longest - len(each)) for each in kept], device=self.gains.device)
+        real = torch.tensor([[i < len(each) for i in range(longest)] for each in kept], device=self.gains.device)
+        chosen = ranked.take(index)
+        return Hypotheses(chosen.poses, chosen.gains.masked_fill(~real, -torch.inf))
+
+
+def _greedy(apart: list[list[bool]], gains: list[float], most: int) -> list[int]:
+    kept: list[int] = []
+    for i, gain in enumerate(gains):
+        if len(kept) < most and gain > -math.inf and all(apart[i][j] for j in kept):
+            kept.append(i)
+    return kept or [0]
+
+
+def find_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, config: NreConfig) -> Hypotheses:
+    """The best distinct poses of each query, whose points are ``xyz_map`` (Q, N, 3) float64.
+
+    All randomness comes from ``config.seed``, the same for every query: alone or in a batch, its answer is the same.
     """
-    generator = torch.Generator(device="cpu").manual_seed(config.seed)
+    queries, count = peaks.mass.shape
+    generators = [torch.Generator().manual_seed(config.seed) for _ in range(queries)]
     chances = _sampling_chances(peaks, config.msac_share)
-    if int((chances > 0).sum()) < 4:
-        return None
     bearings = camera.unproject(maps.grid.pixel_from_cell(peaks.xy_cells.to(xyz_map)))
-    look = torch.randperm(len(maps), generator=generator)[:FIRST_LOOK].to(xyz_map.device)
+    look = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed))[:FIRST_LOOK].to(xyz_map.device)
     looked_at = maps.select(look)
     # scoring thousands of poses needs no float64
     xyz_scored = xyz_map.float()
+    row = torch.arange(queries, device=xyz_map.device)[:, None, None]
 
-    found: Pose | None = None
-    gains = xyz_map.new_empty(0)
+    found: Hypotheses | None = None
     drawn = 0
-    while drawn < config.msac_iterations:
-        triplets = _draw_triplets(chances, min(BATCH, config.msac_iterations - drawn), generator).to(xyz_map.device)
-        drawn += BATCH
-        poses, valid = solve_p3p(bearings[triplets], xyz_map[triplets])
-        poses = Pose(poses.rotation[valid], poses.translation[valid])
-        if len(poses.rotation):
-            first = unsmoothed_gain(looked_at, xyz_scored[look], camera, poses.to(torch.float32))
-            best = first.topk(min(SHORTLIST, len(first))).indices
-            poses = poses[best]
-            scores = unsmoothed_gain(maps, xyz_scored, camera, poses.to(torch.float32))
-            found, gains = _join(found, gains, poses, scores)
-        if found is not None and _enough(drawn, chances, maps, peaks, xyz_map, camera, found[:1]):
+    for size in _batches(config.msac_iterations, xyz_map.is_cuda):
+        triplets, usable = _draw_triplets(chances, size, generators)
+        drawn += size
+        triplets, usable = triplets.to(xyz_map.device), usable.to(xyz_map.device)
+        poses, valid = solve_p3p(bearings[row, triplets].flatten(0, 1), xyz_map[row, triplets].flatten(0, 1))
+        valid = (valid.view(queries, -1, 4) & usable[..., None]).flatten(1)
+        poses = Pose(poses.rotation.view(queries, -1, 3, 3), poses.translation.view(queries, -1, 3))
+        solved = Hypotheses(poses, torch.where(valid, 0.0, -torch.inf))
+        # only so many are looked at as the query with most has (on CUDA all: counting would wait for it)
+        solved = solved if xyz_map.is_cuda else solved.best(max(int(valid.sum(1).max()), 1))
+        first = nearest_gains(looked_at, xyz_scored[:, look], camera, solved.poses.to(torch.float32)).sum(-1)
+        shortlist = Hypotheses(solved.poses, first + solved.gains).best(SHORTLIST)
+        gains = point_gains(maps, xyz_scored, camera, shortlist.poses.to(torch.float32)).sum(-1)
+        found = shortlist.refined(shortlist.poses, gains).joined(found).best(SHORTLIST)
+        if not xyz_map.is_cuda and _enough(drawn, chances, maps, peaks, xyz_map, camera, found):
             break
-    if found is None:
-        return None
-    kept = distinct(found, gains, maps, xyz_map[look], camera, config.hypotheses)
-    return found[kept], gains[kept]
+    assert found is not None
+    return found.distinct(looked_at, xyz_map[:, look], camera, config.hypotheses)
+
+
+def _batches(most: int, at_once: bool) -> Iterator[int]:
+    """Batch sizes that add up to ``most``."""
+    for size in itertools.chain((most,) if at_once else BATCHES, itertools.repeat(BATCHES[-1])):
+        if most <= 0:
+            return
+        yield min(size, most)
+        most -= size
 
 
 def _sampling_chances(peaks: Peaks, share: float) -> Tensor:
-    """Chance (N,) of a point to enter a triplet: its peak's mass, for the most certain ``share`` of the points."""
-    count = max(min(len(peaks.mass), 16), math.ceil(share * len(peaks.mass)))
-    best = peaks.mass.topk(min(count, len(peaks.mass)))
-    chances = torch.zeros_like(peaks.mass)
-    chances[best.indices] = best.values
-    return (chances / chances.sum().clamp_min(1e-30)).cpu()
+    """Chance (Q, N) of a point to enter a triplet: its peak's mass, for the most certain ``share`` of the points."""
+    points = peaks.mass.shape[1]
+    best = peaks.mass.topk(min(points, max(16, math.ceil(share * points))), dim=1)
+    chances = torch.zeros_like(peaks.mass).scatter_(1, best.indices, best.values)
+    return (chances / chances.sum(1, keepdim=True).clamp_min(1e-30)).cpu()
 
 
-def _draw_triplets(chances: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Triplets (M, 3) of distinct points, M at most ``count``."""
-    drawn = torch.multinomial(chances, count * 3, replacement=True, generator=generator).view(count, 3)
-    distinct = (drawn[:, 0] != drawn[:, 1]) & (drawn[:, 0] != drawn[:, 2]) & (drawn[:, 1] != drawn[:, 2])
-    return drawn[distinct]
-
-
-def _join(found: Pose | None, gains: Tensor, poses: Pose, new_gains: Tensor) -> tuple[Pose, Tensor]:
-    """Both sets, best first, cut to the shortlist's length."""
-    if found is not None:
-        poses, new_gains = join_poses(found, poses), torch.cat([gains, new_gains])
-    order = new_gains.argsort(descending=True)[:SHORTLIST]
-    return poses[order], new_gains[order]
+def _draw_triplets(chances: Tensor, count: int, generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
+    """``count`` triplets (Q, M, 3) a query and whether (Q, M) their points are distinct; none where nothing may be
+    drawn."""
+    drawable = chances.sum(1) > 0
+    drawn = torch.stack(
+        [
+            torch.multinomial(each if able else torch.ones_like(each), count * 3, True, generator=generator)
+            for each, able, generator in zip(chances, drawable.tolist(), generators, strict=True)
+        ]
+    ).unflatten(1, (count, 3))
+    a, b, c = drawn.unbind(-1)
+    return drawn, (a != b) & (a != c) & (b != c) & drawable[:, None]
 
 
 def _enough(
-    drawn: int, chances: Tensor, maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, best: Pose
+    drawn: int, chances: Tensor, maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, found: Hypotheses
 ) -> bool:
-    """Whether, given how many peaks the best pose explains, a triplet of explained peaks must have been drawn."""
-    explained = point_gains(maps, xyz_map, camera, best)[0] > 0.5 * peaks.gain
-    good_triplet = float((chances.to(explained.device) * explained).sum()) ** 3
-    return good_triplet > 0 and drawn * math.log1p(-min(good_triplet, 1 - 1e-9)) < math.log(MISS_PROBABILITY)
-
-
-def distinct(poses: Pose, gains: Tensor, maps: LossMaps, xyz_map: Tensor, camera: Camera, most: int) -> list[int]:
-    """Indices of up to ``most`` poses, best first, whose projections differ from those of every better one kept."""
-    uv_px, _ = camera.project(poses.transform(xyz_map))
-    xy = maps.grid.cell_from_pixel(uv_px)
-    apart = ((xy[:, None] - xy[None]).norm(dim=-1).median(-1).values > DISTINCT_CELLS).tolist()
-    kept: list[int] = []
-    for i in gains.argsort(descending=True).tolist():
-        if len(kept) < most and all(apart[i][j] for j in kept):
-            kept.append(i)
-    return kept
+    """Whether, given how many peaks its best pose explains, each query must have drawn a triplet of explained peaks."""
+    best = found.take(found.gains.argmax(1, keepdim=True))
+    explained = point_gains(maps, xyz_map, camera, best.poses)[:, 0] > 0.5 * peaks.gain
+    good = (chances.to(explained.device) * explained).sum(1).double() ** 3
+    missed = drawn * torch.log1p(-good.clamp_max(1 - 1e-9)) < math.log(MISS_PROBABILITY)
+    return bool((missed & (best.gains[:, 0] > -torch.inf)).all())
