@@ -18,7 +18,7 @@ from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels
 from nre_ros.nre.loss_maps import LossMaps, Peaks, find_peaks
 from nre_ros.nre.msac import Hypotheses, find_poses
 
-FIRST_LEVEL_POINTS = 300
+FIRST_LEVEL_POINTS = 500
 """About so many points take part in the first, smoothest level, which only sorts the hypotheses."""
 HOPELESS = 0.6
 """A second hypothesis with less than this share of the first one's gain is not refined further."""
@@ -102,7 +102,7 @@ def estimate_poses(
         if as_original:
             ahead = original.refine_coarse(coarse, xyz_map, camera, ahead, config)
         else:
-            ahead, rest = _refine_coarse(coarse, xyz_map, camera, found, config)
+            ahead, rest = _refine_coarse(coarse, xyz_map, peaks.mass > 0, camera, found, config)
         done("gnc_coarse")
         if fine is not None:
             refine_in_windows = original.refine_fine if as_original else _refine_fine
@@ -114,7 +114,7 @@ def estimate_poses(
 def _usable(xyz_map: Tensor, coarse: LossMaps) -> tuple[Tensor, LossMaps, Peaks, Tensor]:
     """Points (Q, N, 3) and maps with those that hold NaN or infinity emptied; the peaks; how many (Q,) were bad."""
     peaks = find_peaks(coarse)
-    bad = ~(torch.isfinite(peaks.gain) & torch.isfinite(xyz_map).all(-1))
+    bad = ~(torch.isfinite(coarse.gain.sum((-1, -2), dtype=torch.float32)) & torch.isfinite(xyz_map).all(-1))
     if bool(bad.any()):
         xyz_map = xyz_map.masked_fill(bad[..., None], 0)
         coarse = replace(coarse, gain=coarse.gain.masked_fill(bad[..., None, None], 0))
@@ -124,7 +124,7 @@ def _usable(xyz_map: Tensor, coarse: LossMaps) -> tuple[Tensor, LossMaps, Peaks,
 
 
 def _refine_coarse(
-    coarse: LossMaps, xyz_map: Tensor, camera: Camera, found: Hypotheses, config: NreConfig
+    coarse: LossMaps, xyz_map: Tensor, counts: Tensor, camera: Camera, found: Hypotheses, config: NreConfig
 ) -> tuple[Hypotheses, Hypotheses]:
     """All hypotheses through the first level on a share of the points, then the best one, or two if the second has
     hope, through the others on all.
@@ -136,12 +136,12 @@ def _refine_coarse(
     sparse, xyz_few = coarse.select(few), xyz_map[:, few]
 
     first = found.refined(*refine(sparse, xyz_few, camera, found.poses, sigmas[:1]))
-    first = first.distinct(sparse, xyz_few, camera, config.hypotheses)
+    first = first.distinct(coarse.grid, xyz_few, counts[:, few], camera, config.hypotheses)
     hopeful = (first.gains > HOPELESS * first.gains[:, :1]) & (torch.arange(first.count, device=few.device) < 2)
     hopeful[:, 0] = True
     ahead = first.without(~hopeful).best(2 if found.gains.is_cuda or bool(hopeful[:, 1:].any()) else 1)
     ahead = ahead.refined(*refine(coarse, xyz_map, camera, ahead.poses, sigmas[1:] or sigmas))
-    return ahead.distinct(sparse, xyz_few, camera, 2), first.without(hopeful)
+    return ahead.distinct(coarse.grid, xyz_few, counts[:, few], camera, 2), first.without(hopeful)
 
 
 def _refine_fine(

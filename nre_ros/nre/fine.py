@@ -78,14 +78,20 @@ def refine_fine(
     gains = xyz_map.new_zeros(poses.translation.shape[:2])
     for turn in range(config.fine_rounds):
         windows = cut_windows(coarse, xyz_map, camera, poses, fine, max(config.fine_window >> turn, 8), config.use_re)
-        first, last = turn == 0, turn == config.fine_rounds - 1
-        sigmas = sigma_levels(
-            config.fine_sigma_max if first else min(BETWEEN_SIGMA, config.fine_sigma_max),
-            config.fine_sigma_min if last else max(BETWEEN_SIGMA, config.fine_sigma_min),
-        )
+        sigmas = _sigmas(turn, config)
         refined, summed = refine(windows.maps, windows.xyz_map, camera, _alone(poses), sigmas)
         poses, gains = Pose(refined.rotation[:, :, 0], refined.translation[:, :, 0]), summed[:, :, 0]
     return poses, gains, windows
+
+
+def _sigmas(turn: int, config: NreConfig) -> tuple[float, ...]:
+    """The first round goes from the first sigma to the one between, the last takes the last sigma alone."""
+    if config.fine_rounds == 1:
+        return sigma_levels(config.fine_sigma_max, config.fine_sigma_min)
+    between = min(max(BETWEEN_SIGMA, config.fine_sigma_min), config.fine_sigma_max)
+    if turn == 0:
+        return sigma_levels(config.fine_sigma_max, between)
+    return (config.fine_sigma_min,) if turn == config.fine_rounds - 1 else (between,)
 
 
 def _alone(poses: Pose) -> Pose:

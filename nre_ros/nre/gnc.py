@@ -131,19 +131,21 @@ def _ascend(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose, sigma: 
     motion = now.jacobian.flatten(-3, -2)
     motion = motion.mT @ motion / len(maps)  # step' motion step: mean squared move of the projections
     damping = torch.full_like(gain, 1e-3)
+    still = torch.zeros_like(gain, dtype=torch.bool)
     for _ in range(STEPS_PER_SIGMA):
         step = _damped_step(hessian, slope, damping)
         trial_pose = pose.perturb(step)
         trial = linearise(maps, xyz_map, camera, trial_pose, sigma, around)
         around = trial.around
-        better = trial.gain > gain
+        better = (trial.gain > gain) & ~still
         pose = choose(better, trial_pose, pose)
         gain = torch.where(better, trial.gain, gain)
         hessian = torch.where(better[..., None, None], trial.hessian, hessian)
         slope = torch.where(better[..., None], trial.slope, slope)
         damping = torch.where(better, damping / 4, damping * 10)
         moved = (step[..., None, :] @ motion @ step[..., None])[..., 0, 0]
-        if not gain.is_cuda and bool(((moved < STILL_CELLS**2) | (damping > MAX_DAMPING)).all()):
+        still |= (moved < STILL_CELLS**2) | (damping > MAX_DAMPING)
+        if not gain.is_cuda and bool(still.all()):
             break
     return pose, gain
 

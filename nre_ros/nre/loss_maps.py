@@ -173,9 +173,10 @@ class Peaks:
 
 def find_peaks(maps: LossMaps) -> Peaks:
     """Minima of the loss maps, to a part of a cell by the centroid of the 3 x 3 probabilities around them."""
-    width = maps.gain.shape[-1]
-    gain, flat = maps.gain.flatten(-2).max(-1)
-    cell = torch.stack([flat % width, flat // width], -1) + maps.origin_cells
+    # row by row first: many times quicker than the place of the maximum among all cells
+    gain, row = maps.gain.amax(-1).max(-1)
+    column = maps.gain.take_along_dim(row[..., None, None], -2)[..., 0, :].argmax(-1)
+    cell = torch.stack([column, row], -1) + maps.origin_cells
     patch, inside = maps.patches((cell - 1)[..., None, :, :], 3)
     patch, inside = patch.squeeze(-4), inside.squeeze(-4)
     mask = inside[..., 0, None, :] & inside[..., 1, :, None]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nre_ros.config import NreConfig
-from nre_ros.geometry import Camera, Pose
+from nre_ros.geometry import Camera, CellGrid, Pose
 from nre_ros.nre.gnc import nearest_gains, point_gains
 from nre_ros.nre.loss_maps import LossMaps, Peaks
 from nre_ros.nre.p3p import solve_p3p
@@ -24,8 +24,9 @@ SHORTLIST = 32
 FIRST_LOOK = 100
 MISS_PROBABILITY = 1e-4
 """Sampling ends when a better triplet was missed with at most this probability."""
-DISTINCT_CELLS = 3.0
-"""Poses whose projections differ by less (median, cells) are one hypothesis."""
+DISTINCT_CELLS, DISTINCT_QUANTILE = 3.0, 0.9
+"""Poses whose projections differ by less (cells, at this quantile) are one hypothesis. Not the median: where most
+points are far, it sees two positions as one."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,15 @@ class Hypotheses:
             torch.cat([self.gains, other.gains], 1),
         )
 
-    def distinct(self, maps: LossMaps, xyz_map: Tensor, camera: Camera, most: int) -> Hypotheses:
-        """Up to ``most`` poses, best first, whose projections of the points (Q, N, 3) differ from those of every better
-        one kept."""
+    def distinct(self, grid: CellGrid, xyz_map: Tensor, counts: Tensor, camera: Camera, most: int) -> Hypotheses:
+        """Up to ``most`` poses, best first, that differ from every better one kept in the projections of the points
+        (Q, N, 3) of which ``counts`` (Q, N) is true."""
         order = self.gains.argsort(dim=1, descending=True)
         ranked = self.take(order)
         uv_px, _ = camera.project(ranked.poses.transform(xyz_map[:, None]))
-        xy = maps.grid.cell_from_pixel(uv_px)
-        apart = (xy[:, :, None] - xy[:, None]).norm(dim=-1).median(-1).values > DISTINCT_CELLS
+        xy = grid.cell_from_pixel(uv_px).masked_fill(~counts[:, None, :, None], torch.nan)
+        moved = (xy[:, :, None] - xy[:, None]).norm(dim=-1).nanquantile(DISTINCT_QUANTILE, dim=-1)
+        apart = moved > DISTINCT_CELLS
         kept = [_greedy(far, real, most) for far, real in zip(apart.tolist(), ranked.gains.tolist(), strict=True)]
         longest = max(len(each) for each in kept)
         index = torch.tensor([each + [0] * (longest - len(each)) for each in kept], device=self.gains.device)
@@ -108,11 +110,12 @@ def find_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, co
     row = torch.arange(queries, device=xyz_map.device)[:, None, None]
 
     found: Hypotheses | None = None
+    finished = torch.zeros(queries, dtype=torch.bool, device=xyz_map.device)
     drawn = 0
     for size in _batches(config.msac_iterations, xyz_map.is_cuda):
         triplets, usable = _draw_triplets(chances, size, generators)
         drawn += size
-        triplets, usable = triplets.to(xyz_map.device), usable.to(xyz_map.device)
+        triplets, usable = triplets.to(xyz_map.device), usable.to(xyz_map.device) & ~finished[:, None]
         poses, valid = solve_p3p(bearings[row, triplets].flatten(0, 1), xyz_map[row, triplets].flatten(0, 1))
         valid = (valid.view(queries, -1, 4) & usable[..., None]).flatten(1)
         poses = Pose(poses.rotation.view(queries, -1, 3, 3), poses.translation.view(queries, -1, 3))
@@ -121,12 +124,14 @@ def find_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, co
         solved = solved if xyz_map.is_cuda else solved.best(max(int(valid.sum(1).max()), 1))
         first = nearest_gains(looked_at, xyz_scored[:, look], camera, solved.poses.to(torch.float32)).sum(-1)
         shortlist = Hypotheses(solved.poses, first + solved.gains).best(SHORTLIST)
-        gains = point_gains(maps, xyz_scored, camera, shortlist.poses.to(torch.float32)).sum(-1)
+        gains = nearest_gains(maps, xyz_scored, camera, shortlist.poses.to(torch.float32)).sum(-1)
         found = shortlist.refined(shortlist.poses, gains).joined(found).best(SHORTLIST)
-        if not xyz_map.is_cuda and _enough(drawn, chances, maps, peaks, xyz_map, camera, found):
-            break
+        if not xyz_map.is_cuda:
+            finished |= _enough(drawn, chances, maps, peaks, xyz_map, camera, found)
+            if bool(finished.all()):
+                break
     assert found is not None
-    return found.distinct(looked_at, xyz_map[:, look], camera, config.hypotheses)
+    return found.distinct(maps.grid, xyz_map[:, look], peaks.mass[:, look] > 0, camera, config.hypotheses)
 
 
 def _batches(most: int, at_once: bool) -> Iterator[int]:
@@ -162,10 +167,10 @@ def _draw_triplets(chances: Tensor, count: int, generators: list[torch.Generator
 
 def _enough(
     drawn: int, chances: Tensor, maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, found: Hypotheses
-) -> bool:
-    """Whether, given how many peaks its best pose explains, each query must have drawn a triplet of explained peaks."""
+) -> Tensor:
+    """Whether (Q,), given how many peaks its best pose explains, a query must have drawn a triplet of such peaks."""
     best = found.take(found.gains.argmax(1, keepdim=True))
     explained = point_gains(maps, xyz_map, camera, best.poses)[:, 0] > 0.5 * peaks.gain
     good = (chances.to(explained.device) * explained).sum(1).double() ** 3
     missed = drawn * torch.log1p(-good.clamp_max(1 - 1e-9)) < math.log(MISS_PROBABILITY)
-    return bool((missed & (best.gains[:, 0] > -torch.inf)).all())
+    return missed & (best.gains[:, 0] > -torch.inf)

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from nre_ros.geometry import Pose
 
+MAX_SKEW = 1e-6
+"""How far R R' may be from one."""
+
 
 def solve_p3p(bearings: Tensor, xyz_map: Tensor) -> tuple[Pose, Tensor]:
     """Up to four poses ``cam_from_map`` for each of M triplets.
@@ -20,7 +23,9 @@ def solve_p3p(bearings: Tensor, xyz_map: Tensor) -> tuple[Pose, Tensor]:
     xyz_cam = depths[..., None] * bearings[:, None]  # (M, 4, 3, 3)
     pose = _align(xyz_cam, xyz_map[:, None])
     finite = torch.isfinite(pose.rotation).all(-1).all(-1) & torch.isfinite(pose.translation).all(-1)
-    valid = valid & finite
+    # triplets seen in almost one direction give frames that are none
+    proper = (pose.rotation @ pose.rotation.mT - torch.eye(3).to(pose.rotation)).abs().amax((-1, -2)) < MAX_SKEW
+    valid = valid & finite & proper
     eye = torch.eye(3, dtype=bearings.dtype, device=bearings.device)
     rotation = torch.where(valid[..., None, None], pose.rotation, eye)
     translation = torch.where(valid[..., None], pose.translation, torch.zeros_like(pose.translation))
