@@ -14,7 +14,7 @@ from nre_ros.geometry import Camera, Pose
 from nre_ros.nre import original
 from nre_ros.nre.covariance import pose_covariance
 from nre_ros.nre.fine import MIN_POINTS, FineMaps, Windows, refine_fine
-from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels
+from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels, total_gain
 from nre_ros.nre.loss_maps import LossMaps, Peaks, find_peaks
 from nre_ros.nre.msac import Hypotheses, find_poses
 
@@ -184,7 +184,7 @@ def _report(
         at_best = linearise(maps, windows.xyz_map, camera, alone, config.fine_sigma_min, min_curvature=None)
         covariance, fixed = (values[:, :, 0] for values in pose_covariance(at_best))
 
-    every = ahead.joined(rest)
+    every = _places(ahead.joined(rest), coarse, xyz_map, peaks.mass > 0, camera)
     gains = point_gains(coarse, xyz_map, camera, every.poses)
     uv_px, visible = camera.project(best.transform(xyz_map[:, None]))
     in_view = (visible & camera.contains(uv_px))[:, 0]
@@ -209,3 +209,13 @@ def _report(
                 )
             )
     return estimates
+
+
+def _places(every: Hypotheses, coarse: LossMaps, xyz_map: Tensor, counts: Tensor, camera: Camera) -> Hypotheses:
+    """The first hypothesis, then the others by their coarse gain, without those that see the same place as a better
+    one: most of their projections agree."""
+    few = torch.arange(0, len(coarse), 1 + len(coarse) // FIRST_LEVEL_POINTS, device=xyz_map.device)
+    ranked = every.refined(every.poses, total_gain(coarse, xyz_map, camera, every.poses))
+    first = torch.where(ranked.gains[:, :1] > -torch.inf, torch.inf, -torch.inf)
+    ranked = Hypotheses(every.poses, torch.cat([first, ranked.gains[:, 1:]], 1))
+    return ranked.distinct(coarse.grid, xyz_map[:, few], counts[:, few], camera, every.count, quantile=0.5)

@@ -69,14 +69,22 @@ class Hypotheses:
             torch.cat([self.gains, other.gains], 1),
         )
 
-    def distinct(self, grid: CellGrid, xyz_map: Tensor, counts: Tensor, camera: Camera, most: int) -> Hypotheses:
+    def distinct(
+        self,
+        grid: CellGrid,
+        xyz_map: Tensor,
+        counts: Tensor,
+        camera: Camera,
+        most: int,
+        quantile: float = DISTINCT_QUANTILE,
+    ) -> Hypotheses:
         """Up to ``most`` poses, best first, that differ from every better one kept in the projections of the points
         (Q, N, 3) of which ``counts`` (Q, N) is true."""
         order = self.gains.argsort(dim=1, descending=True)
         ranked = self.take(order)
         uv_px, _ = camera.project(ranked.poses.transform(xyz_map[:, None]))
         xy = grid.cell_from_pixel(uv_px).masked_fill(~counts[:, None, :, None], torch.nan)
-        moved = (xy[:, :, None] - xy[:, None]).norm(dim=-1).nanquantile(DISTINCT_QUANTILE, dim=-1)
+        moved = (xy[:, :, None] - xy[:, None]).norm(dim=-1).nanquantile(quantile, dim=-1)
         apart = moved > DISTINCT_CELLS
         kept = [_greedy(far, real, most) for far, real in zip(apart.tolist(), ranked.gains.tolist(), strict=True)]
         longest = max(len(each) for each in kept)
