@@ -15,7 +15,7 @@ from nre_ros.mapping import Map, load_map
 
 ROOT = Path(__file__).parents[1]
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
 
 
 def isolate_ros() -> None:

@@ -1,4 +1,4 @@
-"""Against the original code's own numbers, where its conventions and ours must agree."""
+"""Ours against the original code's own numbers, where both must agree; its conventions are in test_nre_original."""
 
 from __future__ import annotations
 
@@ -7,51 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden_cases import CELLS, COARSE, FINE, camera_of, load_golden, maps_of, poses_of
 
-from nre_ros.geometry import Camera, CellGrid, Pose, pose_error
-from nre_ros.geometry.pose import hat
-from nre_ros.nre.gnc import project_to_cells, refine
+from nre_ros.geometry import Pose, pose_error
+from nre_ros.nre.gnc import refine
 from nre_ros.nre.loss_maps import LossMaps
 from nre_ros.nre.smoothing import smoothed_gain
 
-COARSE = ["coarse_n200_s16_o30", "coarse_n200_s16_o30_dist", "coarse_n60_s8_rep40"]
-CELLS = CellGrid(stride=1, offset_px=0)
 SIGMAS = (2.0, 1.0, 0.6)
 
 
-@pytest.fixture(params=[*COARSE, "fine16_fixed_n200_o30"])
+@pytest.fixture(params=[*COARSE, FINE])
 def golden(request: pytest.FixtureRequest, shared_data: Path) -> dict[str, np.ndarray]:
-    with np.load(shared_data / "golden" / f"{request.param}.npz") as stored:
-        return {name: stored[name] for name in stored.files}
-
-
-def maps_of(golden: dict[str, np.ndarray]) -> LossMaps:
-    """Dense gains from the sparse list; truncated cells are absent there and zero here."""
-    height, width = golden["nre_maps"].shape[1:] if "nre_maps" in golden else _size(golden)
-    ceiling = float(np.log(float(golden["card"])))
-    gain = torch.zeros((len(golden["p3D"]), height, width))
-    n, y, x = (torch.from_numpy(golden["sparse_nyx"][:, i].astype(np.int64)) for i in range(3))
-    gain[n, y, x] = ceiling - torch.from_numpy(golden["sparse_val"])
-    return LossMaps(gain, torch.zeros((len(gain), 2), dtype=torch.long), (width, height), CELLS, ceiling)
-
-
-def _size(golden: dict[str, np.ndarray]) -> tuple[int, int]:
-    if "H" in golden:
-        return int(golden["H"]), int(golden["W"])
-    cells = int(golden["card"]) - 1  # 4:3 maps
-    width = round((cells * 4 / 3) ** 0.5)
-    return cells // width, width
-
-
-def camera_of(golden: dict[str, np.ndarray]) -> Camera:
-    k, (height, width) = golden["K"], maps_of(golden).gain.shape[1:]
-    distortion = tuple(float(v) for v in golden["dist"])
-    return Camera(width, height, float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]), distortion=distortion)
-
-
-def poses_of(golden: dict[str, np.ndarray], name: str) -> Pose:
-    rotation, translation = golden[f"{name}_R"], golden[f"{name}_t"]
-    return Pose(torch.from_numpy(rotation).double(), torch.from_numpy(translation).double())
+    return load_golden(shared_data, request.param)
 
 
 def test_projections(golden: dict[str, np.ndarray]) -> None:
@@ -75,20 +43,6 @@ def test_smoothed_cost_of_points_away_from_the_border(golden: dict[str, np.ndarr
         assert torch.allclose(ours[inside], theirs[inside], rtol=0.02, atol=0.01)
 
 
-def test_jacobian_without_distortion(golden: dict[str, np.ndarray]) -> None:
-    """Theirs turns the rotated point about the origin before the translation: v = dt - dr x t."""
-    if np.any(golden["dist"]):
-        pytest.skip("the original differentiates k1 only (fault B15); ours is tested against autograd")
-    xyz = torch.from_numpy(golden["p3D"]).double()
-    pose = poses_of(golden, "eval")[:1]
-    _, jacobian, visible = project_to_cells(maps_of(golden), xyz, camera_of(golden), pose)
-    by_rotation = jacobian[0, :, :, :3] + jacobian[0, :, :, 3:] @ hat(pose.translation[0])
-    theirs = torch.from_numpy(golden["jacobian_pose0"]).double()
-    scale = theirs.abs().amax()
-    assert torch.allclose(by_rotation[visible[0]], theirs[visible[0], :, :3], atol=1e-4 * scale)
-    assert torch.allclose(jacobian[0, visible[0], :, 3:], theirs[visible[0], :, 3:], atol=1e-4 * scale)
-
-
 def test_refined_poses_are_about_as_close_to_the_truth(shared_data: Path) -> None:
     """From the original's own starts. One case's error is one draw of the noise, so the geometric means are compared.
 
@@ -96,9 +50,8 @@ def test_refined_poses_are_about_as_close_to_the_truth(shared_data: Path) -> Non
     (B15), and ends at sigma 0.6 where the original's schedule ends at 0.7.
     """
     ratios = []
-    for name in [*COARSE, "fine16_fixed_n200_o30"]:
-        with np.load(shared_data / "golden" / f"{name}.npz") as stored:
-            golden = {key: stored[key] for key in stored.files}
+    for name in [*COARSE, FINE]:
+        golden = load_golden(shared_data, name)
         xyz = torch.from_numpy(golden["p3D"]).double()
         start = poses_of(golden, "init")
         batch = Pose(start.rotation[None], start.translation[None])
@@ -115,8 +68,8 @@ def test_refined_poses_are_about_as_close_to_the_truth(shared_data: Path) -> Non
 
 
 def test_bilinear_read_inside_the_map(shared_data: Path) -> None:
-    with np.load(shared_data / "golden" / "units.npz") as units:
-        loss, keypoints, theirs = units["maps"], units["kp_maps"], units["interp_cost"]
+    units = load_golden(shared_data, "units")
+    loss, keypoints, theirs = units["maps"], units["kp_maps"], units["interp_cost"]
     ceiling = float(loss.max())
     count, height, width = loss.shape
     maps = LossMaps(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 from nre_ros.config import AcceptConfig
 from nre_ros.nre import Estimate
 
@@ -29,7 +27,7 @@ def judge(estimate: Estimate, median_depth: float, config: AcceptConfig) -> Verd
 
     Each is 1 at ``config``'s mark and falls in proportion; ``median_depth`` (map unit) scales the position's deviation.
     """
-    if estimate.covariance is None or estimate.fine_share is None or estimate.gains is None:
+    if estimate.covariance is None or estimate.fine_share is None or estimate.rivalry is None:
         return Verdict(False, 0.0, "the explained landmarks do not fix a pose")
     assert estimate.in_view is not None
     explained = estimate.fine_share >= EXPLAINED_SHARE_OF_CEILING
@@ -39,7 +37,7 @@ def judge(estimate: Estimate, median_depth: float, config: AcceptConfig) -> Verd
     deviation = estimate.covariance.diagonal().clamp_min(0)
     rotation_deg = math.degrees(float(deviation[:3].sum().sqrt()))
     translation = float(deviation[3:].sum().sqrt()) / median_depth
-    second = float(torch.clamp(estimate.gains[1] / estimate.gains[0], 0, 1)) if len(estimate.gains) > 1 else 0.0
+    second = min(float(estimate.rivalry[1:].amax()), 1.0) if len(estimate.rivalry) > 1 else 0.0
     marks = {
         f"only {100 * share:.1f} % of {len(explained)} landmarks are explained": share / config.explained_share,
         f"the {in_view} landmarks in view are explained to {100 * clarity:.0f} % only": clarity / config.clarity,

@@ -44,10 +44,12 @@ def pose_covariance(at_optimum: Linearisation) -> tuple[Tensor, Tensor]:
 
 
 def _effective_points(slopes: Tensor, meat: Tensor) -> Tensor:
-    """How many points of equal weight would scatter as these do (...,), from slopes (..., N, 6) and their ``meat``."""
+    """How many points of equal weight would scatter as these do (...,), from slopes (..., N, 6) and their ``meat``; no
+    more than there are."""
     factor, failed = torch.linalg.cholesky_ex(meat)
     eye = torch.eye(6, dtype=meat.dtype, device=meat.device)
     factor = torch.where((failed == 0)[..., None, None], factor, eye)
     whitened = torch.linalg.solve_triangular(factor, slopes.mT, upper=False)
     concentration = whitened.square().sum(-2).square().sum(-1)
-    return torch.where(failed == 0, 36 / concentration.clamp_min(1e-30), torch.zeros_like(concentration))
+    count = (slopes.abs().amax(-1) > 0).sum(-1)
+    return (36 / concentration.clamp_min(1e-30)).masked_fill(failed != 0, 0).minimum(count.to(meat))

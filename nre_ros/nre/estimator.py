@@ -14,7 +14,7 @@ from nre_ros.geometry import Camera, Pose
 from nre_ros.nre import original
 from nre_ros.nre.covariance import pose_covariance
 from nre_ros.nre.fine import MIN_POINTS, FineMaps, Windows, refine_fine
-from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels, total_gain
+from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels
 from nre_ros.nre.loss_maps import LossMaps, Peaks, find_peaks
 from nre_ros.nre.msac import Hypotheses, find_poses
 
@@ -39,6 +39,7 @@ class Estimate:
 
     ``poses`` ``cam_from_map`` (H,), best first, each refined as far as it seemed worth.
     ``gains`` (H,) their summed coarse gains (Eq. 6 turned over: higher is better, at most N * ceiling).
+    ``rivalry`` (H,) each one's gain over the first one's, on the finest maps that both were refined on.
     ``covariance`` (6, 6), rotation first, of the twist x in ``exp(x) @ poses[0]``; None if the points do not fix it.
     ``coarse_share`` (N,) each point's coarse gain at the first pose over the ceiling; ``fine_share`` the same of the
     fine maps, zero for points without a window. ``in_view`` (N,) the points whose projection lies on the image.
@@ -48,6 +49,7 @@ class Estimate:
     outcome: Outcome
     poses: Pose | None = None
     gains: Tensor | None = None
+    rivalry: Tensor | None = None
     covariance: Tensor | None = None
     coarse_share: Tensor | None = None
     fine_share: Tensor | None = None
@@ -156,8 +158,9 @@ def _refine_fine(
     poses, gains, windows = refine_fine(coarse, xyz_map, camera, ahead.poses, fine, config)
     if windows is None:
         return ahead, None
-    order = torch.where(ahead.gains > -torch.inf, gains, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    return Hypotheses(poses, ahead.gains).take(order), windows.take(order[:, :1])
+    refined = ahead.refined(poses, gains)
+    order = refined.gains.argsort(dim=1, descending=True, stable=True)
+    return refined.take(order), windows.take(order[:, :1])
 
 
 def _report(
@@ -184,7 +187,7 @@ def _report(
         at_best = linearise(maps, windows.xyz_map, camera, alone, config.fine_sigma_min, min_curvature=None)
         covariance, fixed = (values[:, :, 0] for values in pose_covariance(at_best))
 
-    every = _places(ahead.joined(rest), coarse, xyz_map, peaks.mass > 0, camera)
+    every = _places(ahead, rest, coarse, xyz_map, peaks.mass > 0, camera)
     gains = point_gains(coarse, xyz_map, camera, every.poses)
     uv_px, visible = camera.project(best.transform(xyz_map[:, None]))
     in_view = (visible & camera.contains(uv_px))[:, 0]
@@ -201,6 +204,7 @@ def _report(
                     Outcome.OK,
                     every.poses[q][real],
                     gains[q][real].sum(-1, dtype=torch.float64),
+                    every.gains[q][real],
                     covariance[q, 0] if bool(fixed[q, 0]) else None,
                     gains[q, 0] / coarse.ceiling,
                     fine_share[q],
@@ -211,11 +215,18 @@ def _report(
     return estimates
 
 
-def _places(every: Hypotheses, coarse: LossMaps, xyz_map: Tensor, counts: Tensor, camera: Camera) -> Hypotheses:
-    """The first hypothesis, then the others by their coarse gain, without those that see the same place as a better
-    one: most of their projections agree."""
+def _places(
+    ahead: Hypotheses, rest: Hypotheses, coarse: LossMaps, xyz_map: Tensor, counts: Tensor, camera: Camera
+) -> Hypotheses:
+    """All hypotheses, best first, without those that see the same place as a better one: most of their projections
+    agree. Their ``gains`` are relative to the first one's, on the finest maps that both were refined on."""
     few = torch.arange(0, len(coarse), 1 + len(coarse) // FIRST_LEVEL_POINTS, device=xyz_map.device)
-    ranked = every.refined(every.poses, total_gain(coarse, xyz_map, camera, every.poses))
-    first = torch.where(ranked.gains[:, :1] > -torch.inf, torch.inf, -torch.inf)
-    ranked = Hypotheses(every.poses, torch.cat([first, ranked.gains[:, 1:]], 1))
-    return ranked.distinct(coarse.grid, xyz_map[:, few], counts[:, few], camera, every.count, quantile=0.5)
+    first = ahead.poses[:, :1]
+    scale = point_gains(coarse, xyz_map, camera, first).sum(-1).clamp_min(1e-9)
+    others = rest.refined(rest.poses, point_gains(coarse, xyz_map, camera, rest.poses).sum(-1) / scale)
+    ranked = ahead.refined(ahead.poses, ahead.gains / ahead.gains[:, :1].clamp_min(1e-9)).joined(others)
+    # the first stays first, should another explain more of the coarse maps
+    leads = (torch.arange(ranked.count, device=few.device) == 0) & (ranked.gains > -torch.inf)
+    ordered = Hypotheses(ranked.poses, ranked.gains.masked_fill(leads, torch.inf))
+    every = ordered.distinct(coarse.grid, xyz_map[:, few], counts[:, few], camera, ranked.count, quantile=0.5)
+    return Hypotheses(every.poses, every.gains.where(every.gains < torch.inf, 1.0))

@@ -19,10 +19,11 @@ from nre_ros.nre.smoothing import (
     SmoothedGain,
     Surroundings,
     smoothed_gain,
+    smoothed_value,
     surroundings,
 )
 
-STEPS_PER_SIGMA = 5
+STEPS_PER_SIGMA = 8
 STILL_CELLS = 0.02
 """A step that moves the projections by less than this (rms, cells) ends a smoothing level."""
 MAX_DAMPING = 1e4
@@ -88,19 +89,21 @@ def refine(
     """Minimise the NRE from start poses ``cam_from_map`` (..., H) over falling ``sigmas`` (cells); float64 ``xyz_map``
     (..., N, 3).
 
-    Returns poses (..., H) and their gains (..., H), unsmoothed (Eq. 6). A pose that ends with less than its start had
-    is given up for the start.
+    Returns poses (..., H) and their summed smoothed gains (..., H) at the last sigma. A pose that ends with less gain
+    there than its start had is given up for the start.
     """
-    refined = poses
+    current, after = poses, torch.empty(0)
     for sigma in sigmas:
-        refined = _ascend(maps, xyz_map, camera, refined, sigma)
-    before, after = (total_gain(maps, xyz_map, camera, each) for each in (poses, refined))
-    return choose(after >= before, refined, poses), after.maximum(before)
+        current, after = _ascend(maps, xyz_map, camera, current, sigma)
+    before = smoothed_total(maps, xyz_map, camera, poses, sigmas[-1])
+    return choose(after >= before, current, poses), after.maximum(before)
 
 
-def total_gain(maps: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose) -> Tensor:
-    """N ln|Omega| minus the NRE of all points (Eq. 6), (..., H), float64."""
-    return point_gains(maps, xyz_map, camera, poses).sum(-1, dtype=torch.float64)
+def smoothed_total(maps: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose, sigma: float) -> Tensor:
+    """Summed smoothed gain (..., H), float64. It ranks poses better than the unsmoothed sum, whose bilinear reading
+    between cells is noise that a search over thousands of P3P poses exploits."""
+    xy, visible = _cells(maps, xyz_map, camera, poses)
+    return (smoothed_value(maps, xy, sigma) * visible).sum(-1, dtype=torch.float64)
 
 
 def point_gains(maps: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose) -> Tensor:
@@ -121,7 +124,7 @@ def _cells(maps: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose) -> tupl
     return maps.grid.cell_from_pixel(uv_px).clamp(-bound, bound), visible
 
 
-def _ascend(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose, sigma: float) -> Pose:
+def _ascend(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose, sigma: float) -> tuple[Pose, Tensor]:
     """Damped Newton steps at one sigma until no pose moves any more (on CUDA all steps: a look would wait for it)."""
     now = linearise(maps, xyz_map, camera, pose, sigma)
     gain, hessian, slope, around = now.gain, now.hessian, now.slope, now.around
@@ -144,7 +147,7 @@ def _ascend(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose, sigma: 
         still |= (moved < STILL_CELLS**2) | (damping > MAX_DAMPING)
         if not gain.is_cuda and bool(still.all()):
             break
-    return pose
+    return pose, gain
 
 
 def _damped_step(hessian: Tensor, slope: Tensor, damping: Tensor) -> Tensor:

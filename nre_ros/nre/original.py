@@ -26,6 +26,8 @@ LEAST_DAMPING, MOST_DAMPING = 1e-8, 1e7
 LEAST_QUALITY = 0.1
 """A step whose points agree less than this on whether it is good ends a smoothing level."""
 LEAST_DECREASE = 1e-5
+MOST_STEPS = 300
+"""The original goes on for ever where costs differ by rounding alone; its usual runs take about 70."""
 
 
 def half_pixel(maps: LossMaps) -> LossMaps:
@@ -128,7 +130,9 @@ def refine(maps: LossMaps, xyz_map: Tensor, camera: Camera, pose: Pose, sigmas: 
     """
     level, damping, accepted = 0, LEAST_DAMPING, 0
     cost = smoothed_cost(maps, xyz_map, camera, pose, sigmas[0])
-    while damping < MOST_DAMPING:
+    for _ in range(MOST_STEPS):
+        if damping >= MOST_DAMPING:
+            break
         _, trial = step(maps, xyz_map, camera, pose, sigmas[level], damping)
         new = smoothed_cost(maps, xyz_map, camera, trial, sigmas[level])
         # totals in single precision, as there: it ends the search where double would find ever smaller gains

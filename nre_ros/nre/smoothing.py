@@ -125,6 +125,18 @@ def smoothed_gain(
     return _derivatives(moments, centre, spread, sigma, min_curvature)
 
 
+def smoothed_value(maps: LossMaps, xy_cells: Tensor, sigma: float) -> Tensor:
+    """The value (..., H, N) of :func:`smoothed_gain` alone."""
+    around = surroundings(maps, xy_cells, sigma)
+    start = (around.first - _held(maps, xy_cells)).to(around.patch)
+    offset = start[..., None] + torch.arange(around.on_image.shape[-1], device=start.device)
+    kernel = torch.exp(offset * offset * (-0.5 / sigma**2)) * around.on_image
+    mass = kernel.sum(-1).clamp_min(_least_mass(sigma))
+    mass = mass**BORDER_POWER * _full_mass(sigma) ** (1 - BORDER_POWER)
+    along_x, along_y = (kernel / mass[..., None]).unbind(-2)
+    return ((around.patch @ along_x[..., None])[..., 0] * along_y).sum(-1)
+
+
 def _full_mass(sigma: float) -> float:
     """Mass of the kernel along one axis when all of it lies on the image."""
     return math.sqrt(2 * math.pi) * sigma
