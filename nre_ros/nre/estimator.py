@@ -138,7 +138,7 @@ def _refine_coarse(
     sparse, xyz_few = coarse.select(few), xyz_map[:, few]
 
     first = found.refined(*refine(sparse, xyz_few, camera, found.poses, sigmas[:1]))
-    first = first.distinct(coarse.grid, xyz_few, counts[:, few], camera, config.hypotheses)
+    first = first.distinct(coarse.grid, xyz_few, counts[:, few], camera, found.count)
     hopeful = (first.gains > HOPELESS * first.gains[:, :1]) & (torch.arange(first.count, device=few.device) < 2)
     hopeful[:, 0] = True
     ahead = first.without(~hopeful).best(2 if found.gains.is_cuda or bool(hopeful[:, 1:].any()) else 1)

@@ -22,6 +22,9 @@ poses, all are drawn at once)."""
 SHORTLIST = 32
 """Poses of a batch that are scored on all points after a first look at some."""
 FIRST_LOOK = 100
+HARD_DRAWS, HARD_FACTOR = 500, 4
+"""After so many triplets without an answer, so many times more poses are kept, for triplets and in the end: P3P on few
+right points among many wrong ones is too rough for the best pose to stand out before it is refined."""
 MISS_PROBABILITY = 1e-4
 """Sampling ends when a better triplet was missed with at most this probability."""
 DISTINCT_CELLS, DISTINCT_QUANTILE = 3.0, 0.9
@@ -131,15 +134,19 @@ def find_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, co
         # only so many are looked at as the query with most has (on CUDA all: counting would wait for it)
         solved = solved if xyz_map.is_cuda else solved.best(max(int(valid.sum(1).max()), 1))
         first = nearest_gains(looked_at, xyz_scored[:, look], camera, solved.poses.to(torch.float32)).sum(-1)
-        shortlist = Hypotheses(solved.poses, first + solved.gains).best(SHORTLIST)
+        keep = SHORTLIST * (HARD_FACTOR if drawn > HARD_DRAWS else 1)
+        shortlist = Hypotheses(solved.poses, first + solved.gains).best(keep)
         gains = nearest_gains(maps, xyz_scored, camera, shortlist.poses.to(torch.float32)).sum(-1)
-        found = shortlist.refined(shortlist.poses, gains).joined(found).best(SHORTLIST)
+        found = shortlist.refined(shortlist.poses, gains).joined(found).best(keep)
         if not xyz_map.is_cuda:
             finished |= _enough(drawn, chances, maps, peaks, xyz_map, camera, found)
             if bool(finished.all()):
                 break
     assert found is not None
-    return found.distinct(maps.grid, xyz_map[:, look], peaks.mass[:, look] > 0, camera, config.hypotheses)
+    most = config.hypotheses * HARD_FACTOR
+    kept = found.distinct(maps.grid, xyz_map[:, look], peaks.mass[:, look] > 0, camera, most)
+    surplus = finished[:, None] & (torch.arange(kept.count, device=finished.device) >= config.hypotheses)
+    return kept.without(surplus).best(most if not bool(finished.all()) else config.hypotheses)
 
 
 def _batches(most: int, at_once: bool) -> Iterator[int]:
