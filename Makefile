@@ -11,10 +11,10 @@ unexport RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 SOURCES := setup.py pyproject.toml package.xml nre_ros/__init__.py scripts/setup.sh \
     $(wildcard requirements/* config/* launch/*.py scripts/nre_* tools/tf2_msgs/* tools/tf2_msgs/msg/*)
 
-.PHONY: help setup test lint demo bench clean
+.PHONY: help setup test lint demo bench bench-estimator clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(VENV)/.complete ## everything into .venv, with the command .venv/bin/nre_ros; PYTHON=python3.12 names the Python
 
@@ -35,6 +35,9 @@ demo: setup ## rendered world, map, localizer node over DDS, comparison with the
 
 bench: setup ## time and size on this machine
 	$(BIN)/nre_ros bench
+
+bench-estimator: setup ## the pose estimator beside others on synthetic loss maps
+	$(BIN)/nre_ros bench-estimator
 
 clean: ## forget the virtual environment and everything built
 	rm -rf $(VENV) build install log *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

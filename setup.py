@@ -46,6 +46,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "bench": ["poselib"],
         "test": ["hypothesis", "pytest", "pytest-timeout"],
         "lint": ["mypy", "ruff", "types-PyYAML"],
     },

@@ -29,6 +29,7 @@ COMMANDS = {
     "localize": ("localize", "poses of the images of a recording in a map"),
     "evaluate": ("evaluate", "localize the images of a posed recording and measure the errors"),
     "bench": ("bench", "time and size on this machine"),
+    "bench-estimator": ("bench_estimator", "the pose estimator beside others on synthetic loss maps"),
     "config": ("config_dump", "the parameters with defaults and descriptions, as ROS YAML"),
 }
 """Command to module and its line in ``nre_ros --help``."""
