@@ -8,7 +8,7 @@ import sys
 from tqdm import tqdm
 
 from nre_ros.cli.network_options import add_network_arguments, network_values
-from nre_ros.cli.recording_options import add_recording_arguments, recording_of
+from nre_ros.cli.recording_options import add_every_argument, add_recording_arguments, every_of, recording_of
 from nre_ros.config import BuilderConfig, parse_assignments, with_values
 from nre_ros.errors import CalibrationError, MapError, RecordingError
 
@@ -20,6 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o", "--output", required=True, metavar="MAP", help="folder of the map; an old one is replaced"
     )
     parser.add_argument("--split", metavar="ROLE", help="only the frames of this role, such as map")
+    add_every_argument(parser)
     add_network_arguments(parser)
     parser.add_argument("--frame-id", default="map", help="name of the map's frame (default: %(default)s)")
     parser.add_argument(
@@ -38,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
 
     builder = MapBuilder(configured_network(config), config, frame_id=args.frame_id, unit=recording.unit)
     refused: list[str] = []
-    total = recording.count(args.split)
+    frames, total = every_of(args, recording)
     with tqdm(total=total, unit="frame", desc="frames", disable=None) as bar:
-        for frame in recording.frames(args.split):
+        for frame in frames:
             try:
                 builder.add(frame)
             except (RecordingError, CalibrationError) as error:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections.abc import Iterator
 
+from nre_ros.errors import ConfigError
 from nre_ros.recordings import Recording, open_recording
+from nre_ros.recordings.frame import Frame
 
 _BAG_OPTIONS = {
     "image_topic": "colour images",
@@ -30,3 +34,18 @@ def recording_of(args: argparse.Namespace) -> Recording:
     """Open what the arguments name; raises RecordingError."""
     given = {name: getattr(args, name) for name in _BAG_OPTIONS}
     return open_recording(args.recording, **{name: value for name, value in given.items() if value})
+
+
+def add_every_argument(parser: argparse.ArgumentParser) -> None:
+    """--every N; :func:`every_of` reads it."""
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="only every N-th of these frames, from the first"
+    )
+
+
+def every_of(args: argparse.Namespace, recording: Recording) -> tuple[Iterator[Frame], int]:
+    """The frames that ``args.split`` and ``args.every`` leave, and how many there are at most. Raises ConfigError."""
+    if args.every < 1:
+        raise ConfigError(f"--every is {args.every}, expected 1 (all frames) or more")
+    frames = itertools.islice(recording.frames(args.split), 0, None, args.every)
+    return frames, -(-recording.count(args.split) // args.every)
