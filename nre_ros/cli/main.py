@@ -28,6 +28,7 @@ COMMANDS = {
     "map": ("map_info", "what a map holds"),
     "localize": ("localize", "poses of the images of a recording in a map"),
     "evaluate": ("evaluate", "localize the images of a posed recording and measure the errors"),
+    "train": ("train", "train the descriptor network, or adapt it to one place"),
     "bench": ("bench", "time and size on this machine"),
     "bench-estimator": ("bench_estimator", "the pose estimator beside others on synthetic loss maps"),
     "config": ("config_dump", "the parameters with defaults and descriptions, as ROS YAML"),
