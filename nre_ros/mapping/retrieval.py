@@ -14,10 +14,10 @@ SAMPLES = 20000
 
 def learn_vocabulary(contexts: list[Tensor], seed: int = 0) -> Tensor:
     """Cluster centres (V, C) float32 of unit descriptors; ``contexts`` are maps (C, h, w), one a keyframe."""
-    cells = torch.cat([c.flatten(1).T.float() for c in contexts])
+    cells = torch.cat([c.flatten(1).T for c in contexts])
     chosen = np.random.default_rng(seed).permutation(len(cells))[:SAMPLES]
     size = min(VOCABULARY_SIZE, len(chosen))
-    centres, _ = kmeans2(cells[chosen].numpy(), size, iter=12, minit="++", seed=seed)
+    centres, _ = kmeans2(cells[chosen].float().numpy(), size, iter=12, minit="++", seed=seed)
     return torch.from_numpy(np.nan_to_num(centres.astype(np.float32)))
 
 
