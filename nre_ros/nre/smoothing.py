@@ -21,8 +21,8 @@ MARGIN_CELLS = 1
 BORDER_POWER = 0.5
 """The power of the kernel's mass on the image in the divisor. With 0, as in the original, points near the border are
 drawn inwards, which moves the camera back; with 1, a kernel mean, they are drawn outwards. Measured at stride 16 over
-sigma 0.6 and 1 (camera's mean move, points 8 units away): -1.1 and -1.9 cm with 0, +1.2 and +4.1 with 1, -0.1 and +0.5
-with a half; it does not shrink with the number of points."""
+sigma 0.6 and 1 (camera's mean move, points 8 units away): -1.1 and -1.9 cm with 0, +1.2 and +4.1 with 1, -0.15 and
++0.5 with a half; it does not shrink with the number of points."""
 MIN_CURVATURE = 0.15
 """Floor of the curvature, in units of value / sigma^2, so that Newton steps ascend where a map is flat or convex."""
 
