@@ -99,6 +99,16 @@ class LocalizerConfig:
     network: str = param("compact", "Network that describes the images", choices=NETWORKS)
     weights: str = param("", "Files of the network's weights, joined by ':'; empty: those of the package")
     top_k: int = param(8, "Keyframes retrieved for a query", low=1, high=200)
+    device_memory_mb: int = param(
+        512,
+        "Most device memory for the descriptors that keyframes are retrieved by (3 kB each); if they take more, the "
+        "CPU searches them, MB",
+        low=0,
+        high=1000000,
+    )
+    track_points: int = param(
+        400, "Most landmarks used for a pose that is tracked: all of them lie in view", low=16, high=20000
+    )
     max_image_side: int = param(
         1280, "Longer images are reduced to this before the network sees them, pixels", low=64, high=8192
     )
@@ -167,6 +177,29 @@ class LocalizerNodeConfig:
     slow_latency: float = param(
         1.0, "Median time from image to pose at which diagnostics complain, s", low=0.01, high=60.0, live=True
     )
+    mode: str = param(
+        "auto",
+        "auto: from where odometry expects the robot, else anywhere; global: anywhere, always; track: once localized, "
+        "only around where the robot is expected",
+        choices=("auto", "global", "track"),
+        live=True,
+    )
+    consistent_fixes: int = param(
+        2, "Further poses that must agree before one that contradicts odometry is believed", low=0, high=100, live=True
+    )
+    odom_translation_noise: float = param(
+        0.1, "Standard deviation of odometry's distances, share of the distance", low=0.0, high=10.0, live=True
+    )
+    odom_rotation_noise: float = param(
+        0.05, "Standard deviation of odometry's angles, share of the angle", low=0.0, high=10.0, live=True
+    )
+    max_speed: float = param(
+        1.0, "Speed that the robot seldom exceeds, for images without odometry, m/s", low=0.0, high=1000.0, live=True
+    )
+    max_turn_rate: float = param(
+        45.0, "Turn rate that it seldom exceeds, for images without odometry, deg/s", low=0.0, high=10000.0, live=True
+    )
+    threads: int = param(0, "Threads that torch computes with on the CPU; 0: as many as it likes", low=0, high=1024)
     rate_limit: float = param(
         0.0, "Most queries a second; 0: as many as the machine manages, Hz", low=0.0, high=1000.0, live=True
     )
@@ -194,8 +227,20 @@ class BuilderNodeConfig:
     queue_size: int = param(8, "Frames that wait for the builder; one more and the oldest is dropped", low=1, high=1000)
     pose_source: str = param("tf", "Where poses come from", choices=("tf", "odometry", "pose", "pose_with_covariance"))
     tf_timeout: float = param(0.5, "Longest wait for a pose at the image stamp, s", low=0.0, high=10.0)
+    max_pose_gap: float = param(
+        1.0, "Poses this far apart or more are not interpolated: the robot was out of sight, s", low=0.001, high=60.0
+    )
     camera_extrinsics: tuple[float, ...] = param(
         (), "base_from_camera as x y z qx qy qz qw (m), for robots without tf_static; empty: from TF"
+    )
+    resume: bool = param(
+        True, "Take up the keyframes of an interrupted session in map_path; false: set them aside and begin anew"
+    )
+    memory_keyframes: int = param(
+        500,
+        "Keyframes kept in memory while they cannot be written to map_path; then collecting pauses (1 to 3 MB each)",
+        low=2,
+        high=100000,
     )
     builder: BuilderConfig = field(default_factory=BuilderConfig)
 

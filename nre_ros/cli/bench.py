@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         "total_over_sift": stages["total"].p50 / sift.p50,
         "build_s_per_frame": build_s / len(frames),
         "map_load_ms": load_ms,
-        "bytes_per_observation": size / map_.observation_count,
+        "bytes_per_landmark": size / map_.landmark_count,
     }
     print(f"{figures['image']} on {network.device}, {torch.get_num_threads()} torch threads, {points} points")
     for name, timing in stages.items():
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         f"  SIFT alone   {sift.p50:7.1f} ms   p95 {sift.p95:7.1f} ms: a query takes {figures['total_over_sift']:.1f} x"
     )
     print(f"map: {build_s / len(frames):.2f} s a frame to build, {load_ms:.0f} ms to load, ", end="")
-    print(f"{figures['bytes_per_observation']:.0f} bytes an observation")
+    print(f"{figures['bytes_per_landmark']:.0f} bytes a landmark")
     if args.json:
         write_json(args.json, figures)
     return 0

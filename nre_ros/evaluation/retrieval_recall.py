@@ -66,8 +66,8 @@ class RetrievalJudge:
         """Ids of the ``count`` keyframes most like the frame's image, best first."""
         image, _ = limit_size(frame.image_rgb, frame.camera, self._max_image_side)
         arrays, device = self._map.arrays, self._network.device
-        query = aggregate(self._network.extract(image).context.values, arrays.vocabulary.to(device))
-        keyframes, _ = nearest_keyframes(query, arrays.keyframe_global.float().to(device), count)
+        query = aggregate(self._network.extract(image).context.values, self._map.vocabulary.to(device))
+        keyframes, _ = nearest_keyframes(query, arrays.keyframe_global, count)
         return tuple(keyframes.tolist())
 
     def judge(self, frame: Frame) -> Retrieved | None:

@@ -14,11 +14,13 @@ EXPLAINED_SHARE_OF_CEILING = 0.3
 
 @dataclass(frozen=True)
 class Verdict:
-    """``score`` 0 to 1 and, unless ``accepted``, the weakest point in words."""
+    """``score`` 0 to 1 and, unless ``accepted``, the weakest point in words; ``ambiguous`` when a second hypothesis is
+    all that speaks against the pose."""
 
     accepted: bool
     score: float
     reason: str
+    ambiguous: bool = False
 
 
 def judge(estimate: Estimate, median_depth: float, config: AcceptConfig) -> Verdict:
@@ -48,4 +50,5 @@ def judge(estimate: Estimate, median_depth: float, config: AcceptConfig) -> Verd
     reason, score = min(marks.items(), key=lambda item: item[1])
     score = min(score, 1.0)
     accepted = score >= config.min_score
-    return Verdict(accepted, score, "" if accepted else reason)
+    *others, lead = marks.values()
+    return Verdict(accepted, score, "" if accepted else reason, ambiguous=lead < config.min_score <= min(others))

@@ -11,29 +11,52 @@ from torch import Tensor
 
 from nre_ros.config import LocalizerConfig
 from nre_ros.errors import CalibrationError
-from nre_ros.features import DenseFeatures, FeatureMap, FeatureNetwork, limit_size
+from nre_ros.features import DenseFeatures, FeatureNetwork, limit_size
 from nre_ros.geometry import Camera, Pose
 from nre_ros.localization.acceptance import judge
-from nre_ros.localization.result import Localization, PointReport, Status
+from nre_ros.localization.candidates import Candidates, describe, landmarks_of
+from nre_ros.localization.neighbourhood import (
+    keyframes_near,
+    keyframes_within,
+    landmarks_in_view,
+    projected_sigma_px,
+)
+from nre_ros.localization.prior import Prior
+from nre_ros.localization.result import Localization, PointReport, Search, Status
 from nre_ros.mapping import Map, check_network
 from nre_ros.mapping.retrieval import aggregate, nearest_keyframes
 from nre_ros.nre import Estimate, FineStage, Outcome, coarse_loss_maps, estimate_pose
 
+NO_KEYFRAME = "the map has no keyframe where the pose is expected"
+FEWEST_IN_VIEW = 20
+"""Landmarks that must be expected in view for tracking to be tried."""
+SURE_CELLS = 1.5
+"""Root mean square uncertainty of the landmarks' expected projections (coarse cells) up to which the expected pose is
+the only start: GNC on the coarse maps finds back from there (measured: 40 of 40)."""
+REACH_CELLS = 6.0
+"""And up to which tracking is tried at all, from :data:`DRAWN` starts (measured at 4 and at 8: 78 of 80)."""
+DRAWN = 64
+LEAST_BOUND_RAD = 0.02
+"""Bounds narrower than this, and this share of the depth, would hold the map's own errors against a pose."""
+
 
 @dataclass(frozen=True)
-class Candidates:
-    """Landmarks that the retrieved keyframes propose: ``xyz_map`` (N, 3) float64, ``coarse`` (N, Cc) and ``fine``
-    (N, Cf) float32 descriptors."""
+class View:
+    """What the network sees in an image: ``features`` of the image as ``used``, perhaps reduced; ``camera`` is that of
+    the image as it was given. ``clock`` times the stages from the first on."""
 
-    xyz_map: Tensor
-    coarse: Tensor
-    fine: Tensor
+    features: DenseFeatures
+    used: Camera
+    camera: Camera
+    clock: Stopwatch
 
 
 class Localizer:
     """Answers where an image was taken. Deterministic: same image, map and configuration, same answer.
 
-    Not for several threads at once. Raises MapError when ``network`` did not make the map.
+    :meth:`localize` is the whole of it. Who knows something of the pose asks in two steps, :meth:`see` and then one
+    of the searches, and may search the same view again. Not for several threads at once. Raises MapError when
+    ``network`` did not make the map.
     """
 
     def __init__(self, map_: Map, network: FeatureNetwork, config: LocalizerConfig) -> None:
@@ -41,72 +64,126 @@ class Localizer:
         self.map = map_
         self._network = network
         self._config = config
-        self._global = map_.arrays.keyframe_global.float().to(network.device)
-        self._vocabulary = map_.arrays.vocabulary.to(network.device)
+        self._global = _within(config.device_memory_mb, map_.arrays.keyframe_global, network.device)
+        self._vocabulary = map_.vocabulary.to(network.device)
 
     def warm_up(self, camera: Camera) -> None:
         """Run once on a grey image of the camera's size, so that the first real query is not the slow one."""
         self.localize(np.full((camera.height, camera.width, 3), 128, np.uint8), camera)
 
-    @torch.inference_mode()
     def localize(self, image_rgb: np.ndarray, camera: Camera) -> Localization:
         """Where was ``image_rgb`` (H, W, 3) uint8 taken? No prior is used.
 
         Raises CalibrationError when the camera is not of the image's size; an image that the map does not explain
         is a result, not an error.
         """
+        return self.search(self.see(image_rgb, camera))
+
+    @torch.inference_mode()
+    def see(self, image_rgb: np.ndarray, camera: Camera) -> View:
+        """Run the network; raises as :meth:`localize`."""
         height, width = image_rgb.shape[:2]
         if (width, height) != (camera.width, camera.height):
             raise CalibrationError(
                 f"the image is {width}x{height} pixels, the calibration is for {camera.width}x{camera.height}"
             )
-        clock = _Stopwatch()
-        image, used_camera = limit_size(image_rgb, camera, self._config.max_image_side)
+        clock = Stopwatch()
+        image, used = limit_size(image_rgb, camera, self._config.max_image_side)
         features = self._network.extract(image)
         clock.lap("network")
-        keyframes, _ = nearest_keyframes(
-            aggregate(features.context.values, self._vocabulary), self._global, self._config.top_k
-        )
-        retrieved = tuple(keyframes.tolist())
-        clock.lap("retrieval")
-        found = self._ask(retrieved, features, used_camera, camera, clock)
-        return replace(found, keyframes=retrieved, timings_ms=clock.timings_ms | {"total": clock.since_start_ms()})
+        return View(features, used, camera, clock)
+
+    @torch.inference_mode()
+    def search(self, view: View) -> Localization:
+        """Anywhere in the map."""
+        self.map.check_file()
+        keyframes, similarity = self._retrieve(view)
+        return self._ask(view, keyframes, self._landmarks_of(keyframes, similarity))
+
+    @torch.inference_mode()
+    def search_within(self, view: View, prior: Prior) -> Localization:
+        """Only within the prior's bounds; what else in the map looks alike does not count."""
+        self.map.check_file()
+        allowed = keyframes_within(self.map, prior)
+        if not bool(allowed.any()):
+            return self._done(view, Localization(Status.NO_POSE, NO_KEYFRAME, search=Search.WITHIN))
+        keyframes, similarity = self._retrieve(view, allowed)
+        found = self._ask(view, keyframes, self._landmarks_of(keyframes, similarity), within=prior)
+        return replace(found, search=Search.WITHIN)
+
+    @torch.inference_mode()
+    def track(self, view: View, prior: Prior) -> Localization:
+        """From the expected pose on: no retrieval, no sampling. The answer must lie within the prior's bounds."""
+        self.map.check_file()
+        expected = prior.map_from_cam
+        keyframes = tuple(keyframes_near(self.map, expected))
+        chosen = landmarks_in_view(self.map, keyframes, expected, view.used, self._config.track_points)
+        if len(chosen) < FEWEST_IN_VIEW:
+            reason = f"only {len(chosen)} landmarks lie in view of the expected pose"
+            return self._done(view, Localization(Status.NO_POSE, reason, search=Search.TRACK))
+        uncertain = projected_sigma_px(prior, self.map.arrays.xyz_map[chosen], view.used)
+        uncertain /= view.features.coarse.grid.stride
+        view.clock.lap("neighbourhood")
+        if uncertain > REACH_CELLS:
+            reason = "where the landmarks should appear is too uncertain to be tracked"
+            return self._done(view, Localization(Status.NO_POSE, reason, search=Search.TRACK))
+        starts = start_poses(prior, 1 if uncertain <= SURE_CELLS else DRAWN)
+        bounds = prior.at_least(LEAST_BOUND_RAD, LEAST_BOUND_RAD * self.map.median_depth)
+        found = self._ask(view, keyframes, chosen, bounds, starts.to(self._network.device))
+        return replace(found, search=Search.TRACK)
+
+    def _retrieve(self, view: View, allowed: Tensor | None = None) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Keyframes and how similar they are to the view, best first."""
+        asked = aggregate(view.features.context.values, self._vocabulary)
+        if allowed is None:
+            keyframes, similarity = nearest_keyframes(asked, self._global, self._config.top_k)
+        else:
+            index = torch.nonzero(allowed)[:, 0]
+            best, similarity = nearest_keyframes(asked, self._global[index.to(self._global.device)], self._config.top_k)
+            keyframes = index[best.cpu()]
+        view.clock.lap("retrieval")
+        return tuple(keyframes.tolist()), tuple(similarity.tolist())
+
+    def _landmarks_of(self, keyframes: tuple[int, ...], similarity: tuple[float, ...]) -> Tensor:
+        return landmarks_of(self.map, keyframes, similarity)[: self._config.nre.max_points]
 
     def _ask(
-        self, keyframes: tuple[int, ...], features: DenseFeatures, used: Camera, camera: Camera, clock: _Stopwatch
+        self,
+        view: View,
+        keyframes: tuple[int, ...],
+        chosen: Tensor,
+        within: Prior | None = None,
+        starts: Pose | None = None,
     ) -> Localization:
-        candidates = self._candidates(keyframes, features)
-        seen = features.coarse
+        """What the loss maps of the landmarks ``chosen`` (N,) say."""
+        candidates = describe(self.map, chosen, view.features, self._network.device)
+        seen, fine = view.features.coarse, view.features.fine
         coarse = coarse_loss_maps(candidates.coarse, seen.values, seen.inverse_temperature, seen.grid)
-        clock.lap("loss_maps")
-        fine = _fine_stage(candidates, features)
-        estimate = estimate_pose(candidates.xyz_map, used, coarse, fine, self._config.nre, clock.lap)
-        return self._answer(estimate, candidates, camera)
+        view.clock.lap("loss_maps")
+        stage = FineStage(candidates.fine, fine.values, fine.inverse_temperature, fine.grid)
 
-    def _candidates(self, keyframes: tuple[int, ...], features: DenseFeatures) -> Candidates:
-        """Landmarks of the keyframes, best keyframe's first; each with the mean of its descriptors in them."""
-        arrays = self.map.arrays
-        rows = np.concatenate([np.r_[self.map.observations_of(k)] for k in keyframes])
-        landmark = arrays.landmark.numpy()[rows]
-        chosen = _in_turn(landmark, [len(np.r_[self.map.observations_of(k)]) for k in keyframes])
-        chosen = chosen[: self._config.nre.max_points]
-        slot = np.full(self.map.landmark_count, -1)
-        slot[chosen] = np.arange(len(chosen))
-        used = slot[landmark] >= 0
-        observation, target = torch.from_numpy(rows[used]), torch.from_numpy(slot[landmark[used]])
-        device = self._network.device
-        times = torch.bincount(target, minlength=len(chosen))[:, None]
+        def estimate(starts: Pose | None) -> Estimate:
+            lap = view.clock.lap
+            return estimate_pose(candidates.xyz_map, view.used, coarse, stage, self._config.nre, lap, starts)
 
-        def mean(values: Tensor, level: FeatureMap) -> Tensor:
-            total = torch.zeros((len(chosen), values.shape[1])).index_add_(0, target, values[observation].float())
-            return level.mixed(total / times).to(device)
+        found = estimate(starts)
+        if within is not None:
+            inside = _inside(found, within)
+            if starts is None and inside and inside[0] != 0:
+                found = estimate(found.poses[inside] if found.poses else None)  # the best there, refined to the end
+                inside = _inside(found, within)
+            found = _only(found, inside)
+        answer = self._answer(found, candidates, view.camera)
+        return self._done(view, replace(answer, keyframes=keyframes))
 
-        xyz_map = arrays.xyz_map[torch.from_numpy(chosen)].to(device)
-        return Candidates(xyz_map, mean(arrays.coarse, features.coarse), mean(arrays.fine, features.fine))
+    def _done(self, view: View, answer: Localization) -> Localization:
+        return replace(answer, timings_ms=view.clock.timings_ms | {"total": view.clock.since_start_ms()})
 
     def _answer(self, estimate: Estimate, candidates: Candidates, camera: Camera) -> Localization:
-        if estimate.outcome is not Outcome.OK or estimate.poses is None:
+        if estimate.outcome is not Outcome.OK or estimate.poses is None or estimate.rivalry is None:
             return Localization(Status.NO_POSE, estimate.outcome.value)
+        if not len(estimate.rivalry):
+            return Localization(Status.NO_POSE, "no pose lies where it is expected")
         cam_from_map = estimate.poses.to("cpu")
         verdict = judge(estimate, self.map.median_depth, self._config.accept)
         return Localization(
@@ -117,22 +194,40 @@ class Localizer:
             # exp(x) @ cam_from_map is map_from_cam @ exp(-x): the same covariance
             covariance=None if estimate.covariance is None else estimate.covariance.cpu(),
             hypotheses=tuple(cam_from_map[i].inverse() for i in range(1, len(cam_from_map.rotation))),
+            rivalry=tuple(estimate.rivalry[1:].tolist()),
+            ambiguous=verdict.ambiguous,
             points=_report(estimate, candidates, camera, cam_from_map[0]),
         )
 
 
-def _in_turn(landmark: np.ndarray, counts: list[int]) -> np.ndarray:
-    """Distinct landmarks, the first of every keyframe, then the second of every keyframe, and so on: no keyframe
-    crowds out the others, should the first be the wrong one."""
-    rank = np.concatenate([np.arange(count) for count in counts])
-    ordered = landmark[np.argsort(rank, kind="stable")]
-    _, first = np.unique(ordered, return_index=True)
-    return ordered[np.sort(first)]
+def start_poses(prior: Prior, count: int) -> Pose:
+    """``cam_from_map`` (count,) to start from: the expected pose and others drawn from the prior, always the same."""
+    drawn = torch.randn((count, 6), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn[0] = 0
+    twists = drawn @ torch.linalg.cholesky(prior.covariance).mT
+    return (prior.map_from_cam @ Pose.exp(twists)).inverse()
 
 
-def _fine_stage(candidates: Candidates, features: DenseFeatures) -> FineStage:
-    fine = features.fine
-    return FineStage(candidates.fine, fine.values, fine.inverse_temperature, fine.grid)
+def _inside(estimate: Estimate, within: Prior) -> list[int]:
+    """Hypotheses within the prior's bounds, best first."""
+    if estimate.poses is None:
+        return []
+    map_from_cam = estimate.poses.to("cpu").inverse()
+    return [i for i in range(len(map_from_cam.rotation)) if within.holds(map_from_cam[i])]
+
+
+def _only(estimate: Estimate, index: list[int]) -> Estimate:
+    """Some of the hypotheses; none when the first, which all figures are of, is not among them."""
+    if estimate.poses is None or estimate.gains is None or estimate.rivalry is None:
+        return estimate
+    index = index if index[:1] == [0] else []
+    return replace(estimate, poses=estimate.poses[index], gains=estimate.gains[index], rivalry=estimate.rivalry[index])
+
+
+def _within(budget_mb: int, stored: Tensor, device: torch.device) -> Tensor:
+    """``stored`` on the device if it fits into the budget; else where it is, in the map's file."""
+    fits = stored.numel() * stored.element_size() <= budget_mb * 2**20
+    return stored.to(device) if fits else stored
 
 
 def _report(estimate: Estimate, candidates: Candidates, camera: Camera, cam_from_map: Pose) -> PointReport:
@@ -144,14 +239,16 @@ def _report(estimate: Estimate, candidates: Candidates, camera: Camera, cam_from
     return PointReport(xyz_map.float().numpy(), uv_px.float().numpy(), loss.float().numpy())
 
 
-class _Stopwatch:
+class Stopwatch:
+    """Time of each stage, those of a second search added to those of the first."""
+
     def __init__(self) -> None:
         self.timings_ms: dict[str, float] = {}
         self._start = self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
         now = time.perf_counter()
-        self.timings_ms[stage] = 1e3 * (now - self._last)
+        self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + 1e3 * (now - self._last)
         self._last = now
 
     def since_start_ms(self) -> float:

@@ -21,6 +21,16 @@ class Status(Enum):
     """Nothing in the map explains the image."""
 
 
+class Search(Enum):
+    """How far was looked for the pose that an answer is about."""
+
+    GLOBAL = "global"
+    WITHIN = "within"
+    """The bounds of a prior."""
+    TRACK = "track"
+    """From an expected pose on."""
+
+
 @dataclass(frozen=True)
 class PointReport:
     """How each landmark that was asked about fared: for pictures and for judging.
@@ -41,7 +51,9 @@ class Localization:
     ``map_from_cam`` float64, None unless a pose was found (also set on REJECTED, for evaluation; never to be
     published then). ``covariance`` (6, 6) float64 of the twist x in ``map_from_cam @ exp(x)``: rotation (rad) first,
     then translation (map unit), both in the camera's optical frame. ``score`` 0 to 1. ``hypotheses`` are further
-    poses, best first, without the answer itself. ``timings_ms`` by stage; ``keyframes`` the retrieved ids, best first.
+    poses, best first, without the answer itself, and ``rivalry`` how much each explains, as a share of what the answer
+    does; ``ambiguous`` when one of these is all that speaks against the answer. ``timings_ms`` by stage; ``keyframes``
+    the ids of those asked about, best first.
     """
 
     status: Status
@@ -50,6 +62,9 @@ class Localization:
     map_from_cam: Pose | None = None
     covariance: torch.Tensor | None = None
     hypotheses: tuple[Pose, ...] = ()
+    rivalry: tuple[float, ...] = ()
+    ambiguous: bool = False
+    search: Search = Search.GLOBAL
     points: PointReport | None = field(default=None, repr=False)
     keyframes: tuple[int, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)

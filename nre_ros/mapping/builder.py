@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from nre_ros.config import BuilderConfig
 from nre_ros.errors import CalibrationError, MapError, RecordingError
 from nre_ros.features import FeatureNetwork, limit_size
 from nre_ros.geometry import Camera, Pose
+from nre_ros.mapping.descriptors import mean_of_each, quantised
 from nre_ros.mapping.keypoints import Keypoints, detect, match
 from nre_ros.mapping.landmarks import Sighting, find_landmarks
 from nre_ros.mapping.map import Map, MapArrays
-from nre_ros.mapping.retrieval import aggregate, learn_vocabulary
+from nre_ros.mapping.retrieval import Vocabulary, aggregate, learn_vocabulary
+from nre_ros.mapping.sanity import check_input
 from nre_ros.mapping.tracks import View
 from nre_ros.recordings.frame import Frame
 
@@ -42,21 +45,36 @@ class Keyframe:
     context: Tensor
 
 
+class KeyframeStore(Protocol):
+    """Where a builder keeps its keyframes: a list, or a journal on disk."""
+
+    def append(self, keyframe: Keyframe, /) -> None: ...
+    def __getitem__(self, index: int, /) -> Keyframe: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Keyframe]: ...
+
+
 class MapBuilder:
     """Feed frames with :meth:`add`, then :meth:`build`; both may go on in turn.
 
-    Keeps about 1 MB a keyframe and no images. Pixels of the map are those of the frames, reduced to
-    ``config.max_image_side`` where they are longer.
+    Keeps about 1 MB a keyframe, in ``keyframes`` where given, and no images. Pixels of the map are those of the
+    frames, reduced to ``config.max_image_side`` where they are longer.
     """
 
     def __init__(
-        self, network: FeatureNetwork, config: BuilderConfig, *, frame_id: str = "map", unit: str = "metre"
+        self,
+        network: FeatureNetwork,
+        config: BuilderConfig,
+        *,
+        frame_id: str = "map",
+        unit: str = "metre",
+        keyframes: KeyframeStore | None = None,
     ) -> None:
         self._network = network
         self._config = config
         self._frame_id = frame_id
         self._unit = unit
-        self._keyframes: list[Keyframe] = []
+        self._keyframes: KeyframeStore = [] if keyframes is None else keyframes
 
     @property
     def keyframe_count(self) -> int:
@@ -100,9 +118,12 @@ class MapBuilder:
             raise MapError(
                 f"a map needs at least 2 keyframes, got {len(self._keyframes)}: the camera must move and see texture"
             )
+        views = [_view(keyframe) for keyframe in self._keyframes]
+        depths = [keyframe.depth for keyframe in self._keyframes]
+        check_input(views, depths, self._config.max_epipolar_px)
         sightings, xyz_map = find_landmarks(
-            [_view(keyframe) for keyframe in self._keyframes],
-            [keyframe.depth for keyframe in self._keyframes],
+            views,
+            depths,
             [keyframe.camera for keyframe in self._keyframes],
             self._config,
             tell,
@@ -113,9 +134,8 @@ class MapBuilder:
                 f"{MIN_LANDMARKS}: check that the poses belong to the images, and that the scene has texture"
             )
         tell("retrieval", 0, 1)
-        contexts = [keyframe.context for keyframe in self._keyframes]
-        vocabulary = learn_vocabulary(contexts)
-        global_descriptors = torch.stack([aggregate(context, vocabulary) for context in contexts]).half()
+        vocabulary = learn_vocabulary((keyframe.context for keyframe in self._keyframes), len(self._keyframes))
+        global_descriptors = torch.stack([aggregate(k.context, vocabulary) for k in self._keyframes]).half()
         tell("retrieval", 1, 1)
         return self._assemble(sightings, xyz_map, vocabulary, global_descriptors)
 
@@ -133,23 +153,30 @@ class MapBuilder:
         return bool(np.median(motion) > self._config.keyframe_motion * camera.width)
 
     def _assemble(
-        self, sightings: list[Sighting], xyz_map: Tensor, vocabulary: Tensor, global_descriptors: Tensor
+        self, sightings: list[Sighting], xyz_map: Tensor, vocabulary: Vocabulary, global_descriptors: Tensor
     ) -> Map:
         frames = self._keyframes
         cameras = list(dict.fromkeys(keyframe.camera for keyframe in frames))
-        seen = [(k, s.keypoint) for k, s in zip(frames, sightings, strict=True)]
+        coarse = ((k.coarse[s.keypoint], s.landmark) for k, s in zip(frames, sightings, strict=True))
+        fine = ((k.fine[s.keypoint], s.landmark) for k, s in zip(frames, sightings, strict=True))
+        coarse_bytes, coarse_scale = quantised(mean_of_each(coarse, len(xyz_map)))
+        fine_bytes, fine_scale = quantised(mean_of_each(fine, len(xyz_map)))
+        uv_px = [torch.from_numpy(k.keypoints.uv_px)[s.keypoint] for k, s in zip(frames, sightings, strict=True)]
         arrays = MapArrays(
             xyz_map=xyz_map,
+            coarse=coarse_bytes,
+            coarse_scale=coarse_scale,
+            fine=fine_bytes,
+            fine_scale=fine_scale,
             keyframe_pose=torch.stack([k.map_from_cam.matrix() for k in frames]),
             keyframe_stamp_ns=torch.tensor([k.stamp_ns for k in frames]),
             keyframe_camera=torch.tensor([cameras.index(k.camera) for k in frames], dtype=torch.int32),
             keyframe_start=torch.tensor([0] + [len(s.keypoint) for s in sightings]).cumsum(0),
             keyframe_global=global_descriptors,
-            vocabulary=vocabulary,
+            context_axes=vocabulary.axes,
+            vocabulary=vocabulary.centres,
             landmark=torch.cat([s.landmark for s in sightings]).int(),
-            uv_px=torch.cat([torch.from_numpy(k.keypoints.uv_px)[index].float() for k, index in seen]),
-            coarse=torch.cat([k.coarse[index] for k, index in seen]),
-            fine=torch.cat([k.fine[index] for k, index in seen]),
+            uv_px=torch.cat(uv_px).float(),
         )
         network = self._network
         return Map(self._frame_id, self._unit, network.name, network.weights_hash, tuple(cameras), arrays)

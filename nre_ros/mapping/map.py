@@ -1,10 +1,11 @@
-"""The map: landmarks, keyframes, and what the network saw of each landmark in each keyframe."""
+"""The map: landmarks with what the network saw of them, keyframes, and which keyframe saw which landmark where."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -12,50 +13,65 @@ from torch import Tensor
 
 from nre_ros.errors import MapError
 from nre_ros.geometry import Camera, Pose
+from nre_ros.mapping.mapped_file import MappedFile
+from nre_ros.mapping.retrieval import Vocabulary
 
 
 @dataclass(frozen=True)
 class MapArrays:
     """All arrays of a map with L landmarks, K keyframes and O observations, sorted by keyframe.
 
-    ``xyz_map`` (L, 3) float64, map unit. ``keyframe_pose`` (K, 4, 4) float64 map_from_cam; ``keyframe_stamp_ns``
-    (K,) int64; ``keyframe_camera`` (K,) int32 into :attr:`Map.cameras`; ``keyframe_start`` (K + 1,) int64: the
-    observations of keyframe k are ``keyframe_start[k]`` to ``keyframe_start[k + 1]``; ``keyframe_global`` (K, D)
-    float16, descriptors for retrieval; ``vocabulary`` (V, C) float32 of these. ``landmark`` (O,) int32; ``uv_px``
-    (O, 2) float32 in the keyframe; ``coarse`` (O, Cc) and ``fine`` (O, Cf) float16 descriptors.
+    ``xyz_map`` (L, 3) float64, map unit. ``coarse`` (L, Cc) and ``fine`` (L, Cf) int8 with ``coarse_scale`` and
+    ``fine_scale`` (L,) float32: the mean of a landmark's descriptors in all keyframes that see it, see
+    :mod:`nre_ros.mapping.descriptors`.
+
+    ``keyframe_pose`` (K, 4, 4) float64 map_from_cam; ``keyframe_stamp_ns`` (K,) int64; ``keyframe_camera`` (K,) int32
+    into :attr:`Map.cameras`; ``keyframe_start`` (K + 1,) int64: the observations of keyframe k are
+    ``keyframe_start[k]`` to ``keyframe_start[k + 1]``. ``keyframe_global`` (K, V * R) float16, descriptors for
+    retrieval, in terms of ``context_axes`` (C, R) and ``vocabulary`` (V, R) float32: see
+    :class:`nre_ros.mapping.retrieval.Vocabulary`. ``landmark`` (O,) int32; ``uv_px`` (O, 2) float32 in the keyframe.
     """
 
     xyz_map: Tensor
+    coarse: Tensor
+    coarse_scale: Tensor
+    fine: Tensor
+    fine_scale: Tensor
     keyframe_pose: Tensor
     keyframe_stamp_ns: Tensor
     keyframe_camera: Tensor
     keyframe_start: Tensor
     keyframe_global: Tensor
+    context_axes: Tensor
     vocabulary: Tensor
     landmark: Tensor
     uv_px: Tensor
-    coarse: Tensor
-    fine: Tensor
 
 
 _DTYPES = {
     "xyz_map": torch.float64,
+    "coarse": torch.int8,
+    "coarse_scale": torch.float32,
+    "fine": torch.int8,
+    "fine_scale": torch.float32,
     "keyframe_pose": torch.float64,
     "keyframe_stamp_ns": torch.int64,
     "keyframe_camera": torch.int32,
     "keyframe_start": torch.int64,
     "keyframe_global": torch.float16,
+    "context_axes": torch.float32,
     "vocabulary": torch.float32,
     "landmark": torch.int32,
     "uv_px": torch.float32,
-    "coarse": torch.float16,
-    "fine": torch.float16,
 }
 
 
 @dataclass(frozen=True)
 class Map:
-    """A place, as one network sees it. Raises MapError when arrays contradict each other."""
+    """A place, as one network sees it. Raises MapError when the sizes of arrays contradict each other.
+
+    ``file`` is where the arrays are mapped from, None for a map in memory.
+    """
 
     frame_id: str
     unit: str
@@ -63,9 +79,10 @@ class Map:
     network_hash: str
     cameras: tuple[Camera, ...]
     arrays: MapArrays
+    file: MappedFile | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_arrays(self.arrays, len(self.cameras))
+        check_layout(self.arrays, len(self.cameras))
 
     @property
     def landmark_count(self) -> int:
@@ -89,12 +106,18 @@ class Map:
         return Pose.from_matrix(self.arrays.keyframe_pose)
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        a = self.arrays
+        return Vocabulary(a.context_axes, a.vocabulary)
+
+    @property
     def keyframe_stamps_ns(self) -> np.ndarray:
         return self.arrays.keyframe_stamp_ns.numpy()
 
     @functools.cached_property
     def median_depth(self) -> float:
-        """Median distance along the optical axis from a keyframe to what it sees, map unit."""
+        """Median distance along the optical axis from a keyframe to what it sees, map unit; a loaded map has that of
+        its file."""
         a = self.arrays
         keyframe = torch.repeat_interleave(torch.arange(self.keyframe_count), a.keyframe_start.diff())
         cam_from_map = self.map_from_keyframe.inverse()
@@ -103,29 +126,36 @@ class Map:
         return float(depth.median())
 
     @functools.cached_property
+    def array_digests(self) -> Mapping[str, str]:
+        """SHA-256 of every array, by name; a loaded map has those of its file, as they were written."""
+        return {item.name: array_digest(getattr(self.arrays, item.name)) for item in fields(MapArrays)}
+
+    @functools.cached_property
     def digest(self) -> str:
         """Hex string that names the content: same arrays and metadata, same digest."""
-        return content_digest(self)
+        names = (self.frame_id, self.unit, self.network_name, self.network_hash, self.cameras)
+        content = repr((*names, self.median_depth, sorted(self.array_digests.items())))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def check_file(self) -> None:
+        """Before reading large arrays: raise MapError if the map's file was overwritten since it was loaded."""
+        if self.file is not None:
+            self.file.check()
 
     def observations_of(self, keyframe: int) -> slice:
         start = self.arrays.keyframe_start
         return slice(int(start[keyframe]), int(start[keyframe + 1]))
 
 
-def content_digest(map_: Map) -> str:
-    """SHA-256 over metadata and every array."""
-    digest = hashlib.sha256(
-        repr((map_.frame_id, map_.unit, map_.network_name, map_.network_hash, map_.cameras)).encode()
-    )
-    for item in fields(MapArrays):
-        array = getattr(map_.arrays, item.name).contiguous()
-        digest.update(f"{item.name}{tuple(array.shape)}".encode())
-        digest.update(memoryview(array.view(-1).view(torch.uint8).numpy()))
+def array_digest(array: Tensor) -> str:
+    """SHA-256 over shape and content."""
+    digest = hashlib.sha256(f"{tuple(array.shape)}".encode())
+    digest.update(array.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def check_arrays(a: MapArrays, cameras: int) -> None:
-    """Raise MapError if a dtype, a shape or a cross-reference is wrong, or a number is not finite."""
+def check_layout(a: MapArrays, cameras: int) -> None:
+    """Raise MapError if a dtype or a size is wrong; of the contents, only where keyframes start is looked at."""
     for name, dtype in _DTYPES.items():
         array = getattr(a, name)
         if array.dtype is not dtype:
@@ -136,23 +166,32 @@ def check_arrays(a: MapArrays, cameras: int) -> None:
     start = a.keyframe_start
     consistent = (
         a.xyz_map.shape == (landmarks, 3)
+        and a.coarse.ndim == a.fine.ndim == 2
+        and len(a.coarse) == len(a.fine) == landmarks
+        and a.coarse_scale.shape == a.fine_scale.shape == (landmarks,)
         and a.keyframe_pose.shape == (keyframes, 4, 4)
         and a.keyframe_stamp_ns.shape == a.keyframe_camera.shape == (keyframes,)
-        and len(a.keyframe_global) == keyframes
-        and a.keyframe_global.shape[1:] == (a.vocabulary.numel(),)
+        and a.keyframe_global.shape == (keyframes, a.vocabulary.numel())
+        and a.context_axes.ndim == a.vocabulary.ndim == 2
+        and a.context_axes.shape[1] == a.vocabulary.shape[1]
+        and a.landmark.shape == (observations,)
         and a.uv_px.shape == (observations, 2)
-        and len(a.coarse) == len(a.fine) == observations
         and start.shape == (keyframes + 1,)
         and int(start[0]) == 0
         and int(start[-1]) == observations
         and bool((start.diff() >= 0).all())
-        and int(a.landmark.min()) >= 0
-        and int(a.landmark.max()) < landmarks
-        and int(a.keyframe_camera.min()) >= 0
-        and int(a.keyframe_camera.max()) < cameras
+        and cameras > 0
     )
     if not consistent:
-        raise MapError("the map's arrays contradict each other in size or reference; build the map again")
-    for name in ("xyz_map", "keyframe_pose", "uv_px"):
-        if not bool(torch.isfinite(getattr(a, name)).all()):
+        raise MapError("the map's arrays contradict each other in size; build the map again")
+
+
+def check_content(a: MapArrays, cameras: int) -> None:
+    """Raise MapError if a reference leads nowhere or a number is not finite; reads every array."""
+    for name, count, of in (("landmark", len(a.xyz_map), "landmarks"), ("keyframe_camera", cameras, "cameras")):
+        array = getattr(a, name)
+        if int(array.min()) < 0 or int(array.max()) >= count:
+            raise MapError(f"map array {name} refers to {of} beyond the map's {count}; build the map again")
+    for name, dtype in _DTYPES.items():
+        if dtype.is_floating_point and not bool(torch.isfinite(getattr(a, name)).all()):
             raise MapError(f"map array {name} holds NaN or infinity; build the map again")

@@ -16,7 +16,7 @@ from nre_ros.nre.covariance import pose_covariance
 from nre_ros.nre.fine import MIN_POINTS, FineMaps, Windows, refine_fine
 from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels
 from nre_ros.nre.loss_maps import LossMaps, Peaks, find_peaks
-from nre_ros.nre.msac import Hypotheses, find_poses
+from nre_ros.nre.msac import Hypotheses, find_poses, rank_poses
 
 FIRST_LEVEL_POINTS = 500
 """About so many points take part in the first, smoothest level, which only sorts the hypotheses."""
@@ -64,14 +64,16 @@ def estimate_pose(
     fine: FineMaps | None,
     config: NreConfig,
     done: Callable[[str], None] = lambda stage: None,
+    starts: Pose | None = None,
 ) -> Estimate:
     """Find the pose that minimises the NRE (Eq. 6) of landmarks ``xyz_map`` (N, 3) under their ``coarse`` maps.
 
     ``fine`` gives the last stage its windows; without it the coarse pose is final. ``done`` is told the name of each
-    stage as it ends.
+    stage as it ends. ``starts`` are first poses ``cam_from_map`` (H,), where they are known: then nothing is sampled.
     """
     batch = replace(coarse, gain=coarse.gain[None], origin_cells=coarse.origin_cells[None])
-    return estimate_poses(xyz_map[None], camera, batch, None if fine is None else [fine], config, done)[0]
+    first = None if starts is None else starts[None]
+    return estimate_poses(xyz_map[None], camera, batch, None if fine is None else [fine], config, done, first)[0]
 
 
 def estimate_poses(
@@ -81,9 +83,10 @@ def estimate_poses(
     fine: Sequence[FineMaps] | None,
     config: NreConfig,
     done: Callable[[str], None] = lambda stage: None,
+    starts: Pose | None = None,
 ) -> list[Estimate]:
     """:func:`estimate_pose` for Q images of one camera at once: ``xyz_map`` (Q, N, 3), ``coarse`` maps (Q, N), ``fine``
-    one source a query. A query with fewer points than another is filled up with maps of no gain."""
+    one source a query, ``starts`` (Q, H). A query with fewer points than another is filled up with maps of no gain."""
     queries, count = xyz_map.shape[:2]
     if count < MIN_POINTS:
         return [Estimate(Outcome.TOO_FEW_POINTS)] * queries
@@ -94,8 +97,11 @@ def estimate_poses(
     if config.use_re:
         coarse = coarse.one_hot()
         peaks, config = find_peaks(coarse), replace(config, msac_share=1.0)  # no match is more certain than another
-    found = find_poses(coarse, peaks, xyz_map, camera, config)
-    done("msac")
+    if starts is None:
+        found = find_poses(coarse, peaks, xyz_map, camera, config)
+    else:
+        found = rank_poses(coarse, peaks, xyz_map, camera, starts, config.hypotheses)
+    done("msac" if starts is None else "starts")
 
     ahead, rest, windows = found, found.without(found.gains > -torch.inf), None
     if as_original:

@@ -149,6 +149,15 @@ def find_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, co
     return kept.without(surplus).best(most if not bool(finished.all()) else config.hypotheses)
 
 
+def rank_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, poses: Pose, most: int) -> Hypotheses:
+    """The up to ``most`` best distinct ones of given ``poses`` (Q, H), in place of sampled ones."""
+    gains = nearest_gains(maps, xyz_map.float(), camera, poses.to(torch.float32)).sum(-1)
+    found = Hypotheses(poses.to(xyz_map), gains)
+    if found.count == 1:
+        return found
+    return found.best(SHORTLIST).distinct(maps.grid, xyz_map, peaks.mass > 0, camera, most)
+
+
 def _batches(most: int, at_once: bool) -> Iterator[int]:
     """Batch sizes that add up to ``most``."""
     for size in itertools.chain((most,) if at_once else BATCHES, itertools.repeat(BATCHES[-1])):

@@ -1,0 +1,140 @@
+"""From image to image: where the camera is expected, which search that saves, and whether a pose fits in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nre_ros.geometry import Pose
+from nre_ros.localization.localizer import Localizer, View
+from nre_ros.localization.prior import Prior
+from nre_ros.localization.result import Localization
+
+BEGINS_ANEW_NS = 10**9
+"""Stamps that go back further than this are those of another run: a replay that began again."""
+JUMP_SIGMAS = 5.0
+"""A pose this far from the expected one contradicts it."""
+LEAST_ROTATION_RAD = math.radians(0.2)
+LEAST_DEPTH_SHARE = 0.003
+"""Expected poses are never surer than this: maps and clocks have errors of their own."""
+JUDGED_ROTATION_RAD = math.radians(0.5)
+JUDGED_DEPTH_SHARE = 0.01
+"""Nor than this when they speak against a pose."""
+ROTATION_RAD_PER_DEPTH = 0.01
+"""Wheels that roll also turn: rotation error of a motion as long as the scene is deep."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How far odometry is trusted (shares of distance and angle), and how fast the camera moves without any."""
+
+    translation_noise: float
+    rotation_noise: float
+    max_speed: float
+    max_turn_rad: float
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A known pose: at ``stamp_ns``, with what odometry said of it, None when it was silent.
+
+    ``given`` by somebody, not seen in an image.
+    """
+
+    stamp_ns: int
+    pose: Prior
+    odom_from_cam: Pose | None
+    given: bool = False
+
+
+class Tracker:
+    """Remembers the last believed pose. Poses are absolute, each from its own image: no error is handed on.
+
+    A pose that contradicts the expected one is held back until others, each from its image, agree with it by odometry.
+    Not for several threads at once.
+    """
+
+    def __init__(self, localizer: Localizer) -> None:
+        self.localizer = localizer
+        self._last: Sighting | None = None
+        self._held: list[Sighting] = []
+        self._newest_ns = 0
+
+    def forget(self) -> None:
+        """The next pose may be anywhere."""
+        self._last, self._held = None, []
+
+    def begins_anew(self, stamp_ns: int) -> bool:
+        """Whether an image is of another run than those before; then what they said is forgotten."""
+        anew = stamp_ns < self._newest_ns - BEGINS_ANEW_NS
+        self._newest_ns = stamp_ns if anew else max(stamp_ns, self._newest_ns)
+        if anew:
+            self.forget()
+        return anew
+
+    def expect(self, prior: Prior, stamp_ns: int, odom_from_cam: Pose | None) -> None:
+        """Somebody says that the camera is there; replaces what was known."""
+        self._last, self._held = Sighting(stamp_ns, prior, odom_from_cam, given=True), []
+
+    def find(self, view: View, stamp_ns: int, odom_from_cam: Pose | None, mode: str, motion: Motion) -> Localization:
+        """Search where the pose is expected, and anywhere if it is not there, as ``mode`` (of the config) allows."""
+        expected = self._expected(self._last, stamp_ns, odom_from_cam, motion)
+        given = self._last is not None and self._last.given
+        if expected is None or (mode == "global" and not given):
+            return self.localizer.search(view)
+        found = self.localizer.track(view, expected)
+        if not found.accepted and (given or mode == "track"):
+            found = self.localizer.search_within(view, expected)
+        if not found.accepted and mode != "track":
+            found = self.localizer.search(view)
+        return found
+
+    def objection(
+        self, found: Localization, stamp_ns: int, odom_from_cam: Pose | None, consistent_fixes: int, motion: Motion
+    ) -> str:
+        """Believe an accepted pose, and return nothing; or hold it back, and say why."""
+        assert found.map_from_cam is not None and found.covariance is not None
+        sighting = Sighting(stamp_ns, Prior(found.map_from_cam, found.covariance), odom_from_cam)
+        expected = self._expected(self._last, stamp_ns, odom_from_cam, motion)
+        if expected is None or self._agrees(expected, found):
+            self._last, self._held = sighting, []
+            return ""
+        before = self._expected(self._held[-1], stamp_ns, odom_from_cam, motion) if self._held else None
+        self._held = [*self._held, sighting] if before and self._agrees(before, found) else [sighting]
+        further = len(self._held) - 1
+        if further >= consistent_fixes:
+            self._last, self._held = sighting, []
+            return ""
+        off = (expected.map_from_cam.inverse() @ found.map_from_cam).log()
+        jump = f"{float(off[3:].norm()):.2f} m and {math.degrees(float(off[:3].norm())):.1f} deg"
+        return f"held back: {jump} from where it is expected; {further} of {consistent_fixes} further poses agree"
+
+    def _agrees(self, expected: Prior, found: Localization) -> bool:
+        assert found.map_from_cam is not None
+        lenient = expected.at_least(JUDGED_ROTATION_RAD, JUDGED_DEPTH_SHARE * self.localizer.map.median_depth)
+        return lenient.sigmas(found.map_from_cam, found.covariance) <= JUMP_SIGMAS
+
+    def _expected(
+        self, since: Sighting | None, stamp_ns: int, odom_from_cam: Pose | None, motion: Motion
+    ) -> Prior | None:
+        """Where the camera must be by now; None when nothing is known, or no time has passed that could be told."""
+        if since is None:
+            return None
+        depth = self.localizer.map.median_depth
+        rotation, translation = LEAST_ROTATION_RAD, LEAST_DEPTH_SHARE * depth
+        if since.odom_from_cam is not None and odom_from_cam is not None:
+            moved = since.odom_from_cam.inverse() @ odom_from_cam
+            twist = moved.log()
+            angle, distance = float(twist[:3].norm()), float(moved.translation.norm())
+            rotation += motion.rotation_noise * angle + ROTATION_RAD_PER_DEPTH * distance / depth
+            translation += motion.translation_noise * distance
+            return since.pose.moved(moved, rotation, translation)
+        if stamp_ns == 0 or since.stamp_ns == 0:
+            return since.pose if since.given else None
+        seconds = abs(stamp_ns - since.stamp_ns) * 1e-9
+        # what is seldom exceeded is two standard deviations
+        rotation, translation = (
+            rotation + motion.max_turn_rad * seconds / 2,
+            translation + motion.max_speed * seconds / 2,
+        )
+        return since.pose.moved(Pose.identity(), rotation, translation)
