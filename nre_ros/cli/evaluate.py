@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "(blur, dark, gamma, noise, grey, exposure, occlusion, jpeg, rotation, wrong_focal)",
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures and poses")
-    parser.add_argument("--pictures", metavar="FOLDER", help="write overlay, trajectory and map as PNG")
+    parser.add_argument("--pictures", metavar="FOLDER", help="write overlay, trajectory, map and health as PNG")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,9 +23,10 @@ from nre_ros.errors import NreError
 COMMANDS = {
     "demo": ("demo", "rendered world, map, localizer node over DDS, comparison with the truth"),
     "simulate": ("simulate", "write the rendered world's recordings as rosbag2"),
+    "inspect": ("inspect_recording", "what a recording holds, and the build-map command for it"),
     "convert": ("convert", "any recording to a rosbag2"),
     "build-map": ("build_map", "a posed recording to a map"),
-    "map": ("map_info", "what a map holds"),
+    "map": ("map", "look into a map, check it, merge it with another, make it smaller"),
     "localize": ("localize", "poses of the images of a recording in a map"),
     "evaluate": ("evaluate", "localize the images of a posed recording and measure the errors"),
     "train": ("train", "train the descriptor network, or adapt it to one place"),

@@ -14,7 +14,7 @@ _BAG_OPTIONS = {
     "image_topic": "colour images",
     "camera_info_topic": "their calibration",
     "depth_topic": "their depth; none: leave depth out",
-    "pose_topic": "poses (Odometry, PoseStamped, PoseWithCovarianceStamped), or /tf",
+    "pose_topic": "poses (Odometry, PoseStamped, PoseWithCovarianceStamped, Path), or /tf",
     "map_frame": "frame of the poses (default: map, else the root of the tree)",
     "camera_frame": "optical frame of the camera (default: that of the images)",
     "base_frame": "frame whose pose a PoseStamped gives (default: base_link)",
@@ -24,7 +24,12 @@ _BAG_OPTIONS = {
 
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     """RECORDING, and the options of bags; :func:`recording_of` reads them."""
-    parser.add_argument("recording", metavar="RECORDING", help="rosbag2 folder or TUM RGB-D folder")
+    parser.add_argument("recording", metavar="RECORDING", help="bag or folder: see nre_ros inspect")
+    add_bag_arguments(parser)
+
+
+def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of bags alone, for commands that name their recording otherwise."""
     group = parser.add_argument_group("bags", "found by type when left out")
     for name, text in _BAG_OPTIONS.items():
         group.add_argument(f"--{name.replace('_', '-')}", default="", metavar="NAME", help=text)

@@ -13,6 +13,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from nre_ros.errors import RecordingError
+from nre_ros.evaluation.health import draw_health
 from nre_ros.evaluation.metrics import Answer
 from nre_ros.geometry import Pose
 from nre_ros.localization import Localization
@@ -27,7 +28,7 @@ _LEGEND_PX = 520
 
 
 def write_pictures(folder: str | Path, map_: Map, results: Sequence[tuple[Frame, Localization, Answer]]) -> list[Path]:
-    """``map.png``, ``trajectory.png`` and, if a query has a pose, ``overlay.png`` of one of median error.
+    """``map.png``, ``trajectory.png``, ``health.png`` and, if a query has a pose, ``overlay.png`` of a typical one.
 
     Raises RecordingError when they cannot be written. Returns the files.
     """
@@ -36,10 +37,11 @@ def write_pictures(folder: str | Path, map_: Map, results: Sequence[tuple[Frame,
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecordingError(f"{target} cannot hold pictures: {error}") from None
-    files = [target / "map.png", target / "trajectory.png"]
+    files = [target / "map.png", target / "trajectory.png", target / "health.png"]
     answers = [answer for _, _, answer in results]
     draw_map(map_).savefig(files[0])
     draw_trajectory(map_, answers).savefig(files[1])
+    draw_health(map_, answers).savefig(files[2])
     typical = typical_answer(answers)
     if typical is not None:
         frame, found, _ = results[typical]
