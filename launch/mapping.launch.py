@@ -2,7 +2,8 @@
 
 ros2 launch nre_ros mapping.launch.py map:=FOLDER image:=/camera/image_raw camera_info:=/camera/camera_info
 
-The map is written by the service ~/save_map. Arguments that are left empty keep what the parameter file says.
+The map is written by the service ~/save_map; until then keyframes are kept in FOLDER/journal, from where a node that
+was killed goes on. Arguments that are left empty keep what the parameter file says.
 """
 
 from launch import LaunchContext, LaunchDescription
@@ -23,6 +24,7 @@ def map_builder(context: LaunchContext) -> list[Node]:
         "autostart": LaunchConfiguration("autostart"),
         "device": LaunchConfiguration("device"),
         "pose_source": LaunchConfiguration("pose_source"),
+        "resume": LaunchConfiguration("resume"),
         "global_frame_id": LaunchConfiguration("global_frame_id"),
         "base_frame_id": LaunchConfiguration("base_frame_id"),
     }
@@ -65,6 +67,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "pose_source", default_value="", description="tf, odometry, pose or pose_with_covariance"
+            ),
+            DeclareLaunchArgument(
+                "resume", default_value="", description="Take up the keyframes of an interrupted session: true or false"
             ),
             DeclareLaunchArgument("odom", default_value="odom", description="Topic of pose_source odometry"),
             DeclareLaunchArgument("pose", default_value="pose", description="Topic of pose_source pose"),

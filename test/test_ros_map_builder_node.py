@@ -9,107 +9,25 @@ import numpy as np
 import pytest
 import ros_world
 import torch
-from ros_harness import Ros
 
 from nre_ros.features import load_network
 from nre_ros.geometry import Pose
 from nre_ros.mapping import load_map
-from nre_ros.recordings.camera_info import info_fields
+from nre_ros.mapping.map_file import FILE_NAME
 from nre_ros.recordings.frame import Frame
-from nre_ros.recordings.images import encode_depth
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
-from nav_msgs.msg import Odometry
-from rclpy.lifecycle import TransitionCallbackReturn
+from builder_rig import BASE_FROM_CAM, LATCHED, SUCCESS, TRIGGER, PoseSender, Rig
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
-from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from nre_ros.ros import conversions
-from nre_ros.ros.map_builder_node import MapBuilderNode
 
 pytest_plugins = ["ros_fixtures"]
 
-SUCCESS = TransitionCallbackReturn.SUCCESS
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-BASE_FROM_CAM = Pose.exp(torch.tensor([1.2, -1.2, 1.2, 0.3, 0.1, 0.5], dtype=torch.float64))
-EXTRINSICS = [*BASE_FROM_CAM.translation.tolist(), *BASE_FROM_CAM.quat_xyzw().tolist()]
 FRAMES = [ros_world.frame(index, (10 + index) * 10**9) for index in range(5)]
-TRIGGER = Trigger.Request()
-
-
-class Rig:
-    """A map builder node with a camera in front of it and something that knows where it is."""
-
-    def __init__(self, r: Ros, **parameters) -> None:
-        given = {"camera_extrinsics": EXTRINSICS, "tf_timeout": 0.2, **parameters}
-        self.ros = r
-        self.node = r.add(MapBuilderNode(parameter_overrides=[Parameter(n, value=v) for n, v in given.items()]))
-        assert r.do(self.node.trigger_configure) == SUCCESS
-        assert r.do(self.node.trigger_activate) == SUCCESS
-        self.image = r.publisher(Image, "image")
-        self.depth = r.publisher(Image, "depth")
-        self.info = r.publisher(CameraInfo, "camera_info")
-        self.info.publish(CameraInfo(**info_fields(ros_world.CAMERA)))
-        r.wait(lambda: self.node._camera._calibration, "camera_info")
-
-    def send(self, frame: Frame, *, depth: bool = True) -> None:
-        height, width = frame.image_rgb.shape[:2]
-        head = conversions.header("cam", frame.stamp_ns)
-        if depth and frame.depth_m is not None:
-            data = encode_depth("32FC1", frame.depth_m).tobytes()
-            message = Image(header=head, height=height, width=width, encoding="32FC1", step=4 * width, data=data)
-            self.depth.publish(message)
-            self.ros.wait(lambda: self.node._depth._nearest(frame.stamp_ns), "depth")
-        data = frame.image_rgb.tobytes()
-        self.image.publish(Image(header=head, height=height, width=width, encoding="rgb8", step=3 * width, data=data))
-        self.ros.wait(lambda: self.processed(frame.stamp_ns), f"use of the frame; {self.ros.diagnostics[-1:]}")
-
-    def processed(self, stamp_ns: int) -> bool:
-        return any(f"{stamp_ns // 10**9}." in self.values(s)["last image stamp processed"] for s in self.statuses())
-
-    def statuses(self) -> list:
-        return [s for s in self.ros.diagnostics if "frames" in self.values(s)]
-
-    @staticmethod
-    def values(status) -> dict[str, str]:
-        return {pair.key: pair.value for pair in status.values}
-
-    def last(self) -> dict[str, str]:
-        return self.values(self.statuses()[-1])
-
-    def call(self, name: str):
-        return self.ros.call(Trigger, f"/nre_map_builder/{name}", TRIGGER)
-
-
-class PoseSender:
-    """Tells the robot's poses in one of the four ways."""
-
-    def __init__(self, r: Ros, source: str) -> None:
-        kind, topic = {
-            "tf": (TFMessage, "/tf"),
-            "odometry": (Odometry, "odom"),
-            "pose": (PoseStamped, "pose"),
-            "pose_with_covariance": (PoseWithCovarianceStamped, "pose_with_covariance"),
-        }[source]
-        self._source = source
-        self.publisher = r.publisher(kind, topic)
-
-    def send(self, map_from_cam: Pose, stamp_ns: int) -> None:
-        map_from_base = map_from_cam @ BASE_FROM_CAM.inverse()
-        if self._source == "tf":
-            link = conversions.transform_stamped("map", "base_link", map_from_base, stamp_ns)
-            return self.publisher.publish(TFMessage(transforms=[link]))
-        stamped = conversions.pose_stamped(map_from_base, "map", stamp_ns)
-        if self._source == "pose":
-            return self.publisher.publish(stamped)
-        message = Odometry() if self._source == "odometry" else PoseWithCovarianceStamped()
-        message.header, message.pose.pose = stamped.header, stamped.pose
-        return self.publisher.publish(message)
 
 
 @pytest.mark.parametrize("source", ["tf", "odometry", "pose", "pose_with_covariance"])
@@ -183,7 +101,7 @@ def test_saving_too_little_fails_with_the_reason_and_leaves_no_file(r, tmp_path)
     answer = rig.call("save_map")
     assert not answer.success
     assert "at least 2 keyframes" in answer.message
-    assert not (tmp_path / "map").exists()
+    assert not (tmp_path / "map" / FILE_NAME).exists()
     poses = PoseSender(r, "tf")
     for frame in FRAMES[:3]:
         poses.send(frame.map_from_cam, frame.stamp_ns)
@@ -243,7 +161,7 @@ def test_cleanup_during_a_save_answers_the_caller_and_can_be_followed_by_a_new_s
     assert r.do(rig.node.trigger_deactivate) == SUCCESS
     assert r.do(rig.node.trigger_cleanup) == SUCCESS
     answer = r.wait(lambda: future.done() and future.result(), "answer")
-    assert answer.success == (tmp_path / "map").exists()
+    assert answer.success == (tmp_path / "map" / FILE_NAME).exists()
     assert rig.node._collection is None
     assert r.do(rig.node.trigger_configure) == SUCCESS
     assert r.do(rig.node.trigger_activate) == SUCCESS

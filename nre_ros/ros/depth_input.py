@@ -30,6 +30,11 @@ class DepthInput:
     def close(self) -> None:
         self._node.destroy_subscription(self._subscription)
 
+    def forget(self) -> None:
+        """All depth images so far: they belong to another time."""
+        with self._changed:
+            self._by_stamp.clear()
+
     def of(self, stamp_ns: int, timeout_s: float) -> Image | None:
         """The depth image of that stamp; waits for it only where depth has come before. Not for a callback."""
         with self._changed:

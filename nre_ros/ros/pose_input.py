@@ -15,10 +15,14 @@ from nre_ros.geometry import Pose
 from nre_ros.geometry.pose_track import TransformError
 from nre_ros.ros.conversions import pose_from_message, stamp_to_ns, transform_stamped
 from nre_ros.ros.frames import CameraMount
-from nre_ros.ros.transforms import Buffer, TransformListener, lookup_pose
+from nre_ros.ros.tf_stand_in import Buffer, TransformListener
+from nre_ros.ros.transforms import lookup_pose
 
 REMEMBERED = Duration(seconds=120)
 """Longer than tf2's ten seconds: frames wait while the network works on the ones before."""
+
+JUMP_BACK = Duration(seconds=1)
+"""Stamps of one source that go back further than this begin a new time, as when a bag is played in a loop."""
 
 _TOPICS: dict[str, tuple[type, str]] = {
     "odometry": (Odometry, "odom"),
@@ -28,20 +32,48 @@ _TOPICS: dict[str, tuple[type, str]] = {
 
 
 class PoseInput:
-    """Poses by stamp, interpolated. A topic's poses are of ``base_frame_id``, in the frame that the map will have."""
+    """Poses by stamp, interpolated, never extrapolated and never over a gap of ``max_pose_gap``.
 
-    def __init__(self, node: Node, transforms: Buffer, config: BuilderNodeConfig) -> None:
+    A topic's poses are of ``base_frame_id``, in the frame that the map will have.
+    """
+
+    def __init__(self, node: Node, config: BuilderNodeConfig) -> None:
         self._node = node
         self._config = config
-        self._mount = CameraMount(transforms, config.base_frame_id, config.camera_extrinsics, config.tf_timeout)
-        self._listener = TransformListener(transforms, node)
-        self._poses = transforms
+        self._transforms = self._buffer()
+        self._mount = CameraMount(self._transforms, config.base_frame_id, config.camera_extrinsics, config.tf_timeout)
+        self._listener = TransformListener(self._transforms, node)
+        self._poses = self._transforms
+        self._newest_ns: int | None = None
+        self._cleared = 0
         self._subscription = None
         if config.pose_source in _TOPICS:
             message_type, topic = _TOPICS[config.pose_source]
-            self._poses = Buffer(REMEMBERED)
+            self._poses = self._buffer()
             qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
             self._subscription = node.create_subscription(message_type, topic, self._take, qos)
+
+    def _buffer(self) -> Buffer:
+        gap = Duration(nanoseconds=round(self._config.max_pose_gap * 1e9))
+        return Buffer(REMEMBERED, max_gap=gap, jump_back=JUMP_BACK)
+
+    def jump_back_s(self, image_stamp_ns: int) -> float:
+        """How far the images' stamps jumped back with this image, 0 when they did not.
+
+        After a jump all poses from before are forgotten, unless a jump of the poses themselves has done that; fixed
+        transforms stay.
+        """
+        before_ns, cleared_before = self._newest_ns, self._cleared
+        cleared = self._cleared = self._poses.times_cleared
+        if before_ns is None or image_stamp_ns >= before_ns - JUMP_BACK.nanoseconds:
+            self._newest_ns = max(image_stamp_ns, before_ns or image_stamp_ns)
+            return 0.0
+        self._newest_ns = image_stamp_ns
+        if cleared == cleared_before:
+            self._transforms.clear()
+            self._poses.clear()
+            self._cleared = self._poses.times_cleared
+        return (before_ns - image_stamp_ns) * 1e-9
 
     def close(self) -> None:
         self._listener.unregister()

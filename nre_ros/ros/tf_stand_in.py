@@ -1,4 +1,7 @@
-"""Buffer, listener and broadcaster with tf2_ros's call signatures, for machines where tf2_ros is not installed."""
+"""Buffer, listener and broadcaster with tf2_ros's call signatures, for machines where tf2_ros is not installed.
+
+The map builder uses this buffer everywhere: it can refuse to interpolate over gaps and notices stamps that jump back.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +49,25 @@ _EXCEPTIONS = {
 
 
 class Buffer:
-    """Transforms received so far; safe to use from several threads."""
+    """Transforms received so far; safe to use from several threads.
 
-    def __init__(self, cache_time: Duration | None = None, node: Node | None = None) -> None:
-        self._tree = TransformTree(cache_time.nanoseconds if cache_time is not None else CACHE_NS)
+    Beyond tf2's: samples ``max_gap`` or more apart are not interpolated, and a sample that is more than ``jump_back``
+    older than the newest of its child begins a new time, for which all that moves is forgotten.
+    """
+
+    def __init__(
+        self,
+        cache_time: Duration | None = None,
+        node: Node | None = None,
+        *,
+        max_gap: Duration | None = None,
+        jump_back: Duration | None = None,
+    ) -> None:
+        cache_ns = cache_time.nanoseconds if cache_time is not None else CACHE_NS
+        self._tree = TransformTree(cache_ns, max_gap.nanoseconds if max_gap is not None else None)
+        self._jump_back_ns = jump_back.nanoseconds if jump_back is not None else None
+        self._newest_ns: dict[str, int] = {}
+        self.times_cleared = 0
         self._changed = threading.Condition()
         if node is not None:
             jumped_back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
@@ -72,17 +90,19 @@ class Buffer:
     def clear(self) -> None:
         with self._changed:
             self._tree.clear()
+            self._newest_ns.clear()
+            self.times_cleared += 1
 
     def _set(self, message: TransformStamped, *, static: bool) -> None:
         t, q = message.transform.translation, message.transform.rotation
+        child, stamp_ns = message.child_frame_id, stamp_to_ns(message.header.stamp)
         with self._changed:
+            if not static and self._jump_back_ns is not None:
+                if stamp_ns < self._newest_ns.get(child, stamp_ns) - self._jump_back_ns:
+                    self.clear()
+                self._newest_ns[child] = max(stamp_ns, self._newest_ns.get(child, stamp_ns))
             self._tree.set_transform_xyzw(
-                message.header.frame_id,
-                message.child_frame_id,
-                (t.x, t.y, t.z),
-                (q.x, q.y, q.z, q.w),
-                stamp_to_ns(message.header.stamp),
-                static,
+                message.header.frame_id, child, (t.x, t.y, t.z), (q.x, q.y, q.z, q.w), stamp_ns, static
             )
             self._changed.notify_all()
 

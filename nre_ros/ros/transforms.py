@@ -7,6 +7,7 @@ from rclpy.time import Time
 
 from nre_ros.geometry import Pose
 from nre_ros.geometry.transform_tree import TransformError, TransformReason
+from nre_ros.ros import tf_stand_in
 from nre_ros.ros.conversions import pose_from_transform
 
 try:
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-def lookup_pose(buffer: Buffer, target: str, source: str, stamp_ns: int, timeout_s: float) -> Pose:
+def lookup_pose(buffer: Buffer | tf_stand_in.Buffer, target: str, source: str, stamp_ns: int, timeout_s: float) -> Pose:
     """``target_from_source`` at a stamp, float64; waits up to the timeout, so never to be called in a callback.
 
     Raises TransformError naming both frames and the reason.
@@ -50,7 +51,7 @@ def lookup_pose(buffer: Buffer, target: str, source: str, stamp_ns: int, timeout
     try:
         timeout = Duration(nanoseconds=round(timeout_s * 1e9))
         return pose_from_transform(buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns), timeout))
-    except TransformException as error:
+    except (TransformException, tf_stand_in.TransformException) as error:
         raise TransformError(
             _reason(error), f"no transform {target} <- {source} at the image's stamp: {error}"
         ) from None

@@ -42,6 +42,11 @@ class Worker(Generic[Item]):
         """Items that gave way to newer ones."""
         return self._dropped
 
+    @property
+    def waiting(self) -> int:
+        """Items that wait for their turn."""
+        return len(self._waiting)
+
     def offer(self, item: Item) -> None:
         """Hand over an item; returns at once."""
         with self._changed:
