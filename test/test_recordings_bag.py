@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rosbags.rosbag2 import StoragePlugin, Writer
+from raw_bags import RawBag
+from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 from small_recordings import CAMERA, assert_same_frame, assert_same_pose, make_frames, pose_at, stamp_ns
 
@@ -31,60 +32,6 @@ def _write(folder: Path, frames, *, compressed=False, **options) -> Path:
         for frame in frames:
             writer.write_frame(frame, compressed=compressed)
     return folder
-
-
-class RawBag:
-    """A bag written message by message, as other software may leave it."""
-
-    def __init__(self, folder: Path, storage: StoragePlugin = StoragePlugin.MCAP) -> None:
-        self.folder = folder
-        self._writer = Writer(folder, version=9, storage_plugin=storage)
-        self._connections = {}
-
-    def __enter__(self):
-        self._writer.open()
-        return self
-
-    def __exit__(self, *_):
-        self._writer.close()
-
-    def add(self, topic: str, stamp: int, msg) -> None:
-        if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(
-                topic, msg.__msgtype__, typestore=messages.typestore()
-            )
-        self._writer.write(self._connections[topic], stamp, messages.serialized(msg))
-
-    def add_frames(self, frames, topic="/cam/image", info_topic="/cam/camera_info", frame_id="cam") -> None:
-        for frame in frames:
-            head = messages.header(frame.stamp_ns, frame_id)
-            self.add(topic, frame.stamp_ns, messages.image_message(head, frame.image_rgb))
-            if info_topic:
-                self.add(info_topic, frame.stamp_ns, messages.info_message(head, CAMERA))
-
-    def add_tf(self, topic: str, stamp: int, parent: str, child: str, rigid) -> None:
-        transform = messages.transform_message(messages.header(stamp, parent), child, rigid)
-        self.add(topic, stamp, messages.message(messages.TF, transforms=[transform]))
-
-    def add_pose(self, topic: str, stamp: int, frame_id: str, pose: Pose, kind=messages.POSE, child="") -> None:
-        stamped = messages.pose_message(messages.header(stamp, frame_id), rigid_from_pose(pose))
-        if kind == messages.POSE:
-            self.add(topic, stamp, stamped)
-            return
-        with_covariance = messages.message(
-            "geometry_msgs/msg/PoseWithCovariance", pose=stamped.pose, covariance=np.zeros(36)
-        )
-        if kind == messages.POSE_WITH_COVARIANCE:
-            self.add(topic, stamp, messages.message(kind, header=stamped.header, pose=with_covariance))
-            return
-        zero = messages.message("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
-        twist = messages.message("geometry_msgs/msg/Twist", linear=zero, angular=zero)
-        twist = messages.message("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=np.zeros(36))
-        self.add(
-            topic,
-            stamp,
-            messages.message(kind, header=stamped.header, child_frame_id=child, pose=with_covariance, twist=twist),
-        )
 
 
 def _poses(recording) -> list[Pose | None]:
@@ -285,6 +232,78 @@ def test_several_candidates_are_named_with_the_option(tmp_path):
     BagRecording(bag.folder, image_topic="/right/image", pose_topic="/pose_b").require_poses()
 
 
+def test_calibration_of_another_camera_is_not_taken(tmp_path):
+    with RawBag(tmp_path / "bag") as bag:
+        bag.add_frames(make_frames(), "/left/image", "/left/camera_info", "left")
+        bag.add_frames(make_frames(), "/right/image", "", "right")
+    with pytest.raises(RecordingError, match=r"whose frame is 'right': it has /left/camera_info of 'left'"):
+        BagRecording(bag.folder, image_topic="/right/image")
+    named = BagRecording(bag.folder, image_topic="/right/image", camera_info_topic="/left/camera_info")
+    assert len(list(named.frames())) == 4
+
+
+def test_two_cameras_on_one_topic_are_not_mixed(tmp_path):
+    other = dataclasses.replace(CAMERA, fx=99.0)
+    with RawBag(tmp_path / "bag") as bag:
+        for i, frame in enumerate(make_frames()):
+            bag.add_frames([frame], frame_id="left" if i != 2 else "right", camera=CAMERA if i != 2 else other)
+    recording = BagRecording(bag.folder)
+    frames = list(recording.frames())
+    assert [f.stamp_ns for f in frames] == [stamp_ns(i) for i in (0, 1, 3)]
+    assert {f.camera for f in frames} == {CAMERA}
+    assert "1 images of /cam/image are of the frame 'right', the first of 'left'" in recording.problems[0]
+
+
+def test_depth_of_another_frame_is_taken_only_by_name(tmp_path):
+    frames = make_frames(2, depth=True)
+    with RawBag(tmp_path / "bag") as bag:
+        bag.add_frames(frames)
+        for frame in frames:
+            head = messages.header(frame.stamp_ns, "depth_camera")
+            bag.add("/depth", frame.stamp_ns, messages.depth_message(head, "32FC1", frame.depth_m))
+    recording = BagRecording(bag.folder)
+    assert [f.depth_m for f in recording.frames()] == [None, None]
+    assert "of the frame 'depth_camera', the colour images of 'cam'" in recording.problems[0]
+    assert all(f.depth_m is not None for f in BagRecording(bag.folder, depth_topic="/depth").frames())
+
+
+def test_depth_out_of_step_is_told(tmp_path):
+    frames = make_frames(4, depth=True)
+    with RawBag(tmp_path / "bag") as bag:
+        bag.add_frames(frames)
+        for frame in frames:
+            head = messages.header(frame.stamp_ns + 40_000_000, "cam")
+            bag.add("/depth", frame.stamp_ns, messages.depth_message(head, "32FC1", frame.depth_m))
+    recording = BagRecording(bag.folder)
+    assert [f.depth_m for f in recording.frames()] == [None] * 4
+    assert "4 of 4 images have no depth within 5 ms: the nearest is 40.0 ms away" in recording.problems[0]
+
+
+def test_frame_with_two_parents_is_told(tmp_path):
+    with RawBag(tmp_path / "bag") as bag:
+        bag.add_frames(make_frames())
+        for i in range(4):
+            parent = "map" if i % 2 else "odom"
+            bag.add_tf("/tf", stamp_ns(i), parent, "cam", rigid_from_pose(pose_at(stamp_ns(i))))
+    recording = BagRecording(bag.folder)
+    assert sum(pose is not None for pose in _poses(recording)) == 1
+    assert "the frame cam hangs on odom and on map by turns" in recording.problems[0]
+
+
+def test_frame_of_poses_that_is_not_there_names_those_that_are(tmp_path):
+    with RawBag(tmp_path / "bag") as bag:
+        bag.add_frames(make_frames())
+        for i in range(4):
+            bag.add_tf("/tf", stamp_ns(i), "world", "cam", rigid_from_pose(pose_at(stamp_ns(i))))
+    with pytest.raises(RecordingError, match="frame 'earth' is in no transform; known frames: cam, world"):
+        BagRecording(bag.folder, map_frame="earth").require_poses()
+    with RawBag(tmp_path / "topic") as bag:
+        bag.add_frames(make_frames())
+        bag.add_pose("/pose", stamp_ns(0), "world", pose_at(stamp_ns(0)))
+    with pytest.raises(RecordingError, match="poses of /pose are in the frame world, expected earth"):
+        BagRecording(bag.folder, map_frame="earth").require_poses()
+
+
 def test_topics_named_wrongly_are_told(tmp_path):
     folder = _write(tmp_path / "bag", make_frames())
     for option in ("image_topic", "camera_info_topic", "depth_topic", "pose_topic"):
@@ -402,37 +421,6 @@ def test_unregistered_depth_is_an_error_only_where_it_was_asked_for(tmp_path):
     assert sum("32x12" in problem and "32x24" in problem for problem in recording.problems) == 1
     with pytest.raises(RecordingError, match=r"32x12.*32x24"):
         list(BagRecording(bag.folder, depth_topic="/depth").frames())
-
-
-@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.95])
-def test_bag_cut_off_is_told_in_a_sentence(tmp_path, storage, share):
-    folder = _write(tmp_path / "bag", make_frames(30), storage=storage)
-    path = folder / f"bag.{'mcap' if storage == 'mcap' else 'db3'}"
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    for name in (folder, path):
-        with pytest.raises(RecordingError, match=r"cannot be read .*ros2 bag reindex") as error:
-            list(open_recording(name).frames())
-        assert "\n" not in str(error.value)
-
-
-def test_bag_damaged_in_the_middle_is_told(tmp_path):
-    folder = _write(tmp_path / "bag", make_frames(30), storage="sqlite3")
-    data = bytearray((folder / "bag.db3").read_bytes())
-    data[len(data) // 4 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
-    (folder / "bag.db3").write_bytes(data)
-    with pytest.raises(RecordingError, match="cannot be read"):
-        list(BagRecording(folder).frames())
-
-
-def test_bag_without_metadata_is_told(tmp_path):
-    folder = _write(tmp_path / "bag", make_frames())
-    (folder / "metadata.yaml").unlink()
-    with pytest.raises(RecordingError, match="ros2 bag reindex"):
-        open_recording(folder)
-    (folder / "metadata.yaml").write_text("rosbag2_bagfile_information: [")
-    with pytest.raises(RecordingError, match="cannot be read"):
-        open_recording(folder)
 
 
 def test_images_are_streamed(tmp_path):

@@ -13,13 +13,13 @@ from training_scenes import colours, coordinate_photo, small_config, texture, wr
 
 from nre_ros.errors import RecordingError
 from nre_ros.geometry import Camera, DistortionModel, Pose
+from nre_ros.recordings.colmap_model import read_model
 from nre_ros.recordings.compressed import encode_png
 from nre_ros.simulation import World
 from nre_ros.simulation.lighting import Lamp
 from nre_ros.simulation.materials import Material
 from nre_ros.simulation.surfaces import panel
 from nre_ros.simulation.world import pack_world
-from nre_ros.training.colmap import read_model
 from nre_ros.training.config import PairConfig
 from nre_ros.training.data import split_photos
 from nre_ros.training.mixture import Mixture

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from nre_ros.cli.recording_options import add_recording_arguments, recording_of
 from nre_ros.recordings.bag_writer import POSE_MODES, STORAGES, BagWriter
+from nre_ros.recordings.shots import ShotRecording
 from nre_ros.recordings.tum import TumRecording
 
 
@@ -37,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
     ) as writer:
         total = recording.count(args.split)
         for frame in tqdm(recording.frames(args.split), total=total, unit="image", disable=None):
-            original = recording.image_bytes(frame) if isinstance(recording, TumRecording) and args.compressed else None
+            original = None
+            if args.compressed and isinstance(recording, TumRecording | ShotRecording):
+                original = recording.image_bytes(frame)
             role = recording.roles.get(frame.stamp_ns)
             writer.write_frame(frame, compressed=args.compressed, encoded=original, role=role)
             images += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import statistics
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,17 +35,19 @@ class BagRecording:
     Topics left empty are found by type; ``depth_topic="none"`` leaves depth out. The stamp of a frame is that of the
     image's header; its depth image is the nearest within 5 ms. Poses, the first of these that the bag has:
 
-    1. ``pose_topic`` where given: Odometry (pose of its child_frame_id), PoseStamped or PoseWithCovarianceStamped (pose
-       of ``base_frame``; by default base_link, or the camera where no transform connects the two), or "/tf";
+    1. ``pose_topic`` where given: Odometry (pose of its child_frame_id), PoseStamped, PoseWithCovarianceStamped or Path
+       (pose of ``base_frame``; by default base_link, or the camera where no transform connects the two), or "/tf";
     2. TF from ``map_frame`` (default "map") to ``camera_frame`` (default: the frame_id of the images);
-    3. the only topic of one of the pose types;
-    4. without ``map_frame``: TF from the root of the camera's tree, where something in it moves.
+    3. the only topic of one of these types, Path aside;
+    4. without ``map_frame``: TF from the root of the camera's tree, where something in it moves;
+    5. the only Path: its longest message, or the last of these.
 
     Between two poses or transforms less than 0.5 s apart the pose is interpolated; a frame without has none.
     ``camera_extrinsics`` ("x y z qx qy qz qw", base_from_camera) stands in for tf_static. A ``split.txt`` in the
     folder gives roles, as in TUM folders. ``unit`` is metre unless :class:`BagWriter` wrote another.
 
-    Raises RecordingError for bags that are damaged, or lack images or calibration.
+    Images of another frame_id than the first are another camera's: they are left out and told. A bag that was cut off
+    is read as far as it goes. Raises RecordingError for bags that are damaged, or lack images or calibration.
     """
 
     def __init__(
@@ -100,14 +103,18 @@ class BagRecording:
 
     def _frames(self, split: str | None) -> Iterator[Frame]:
         index = self._indexed()
-        self.problems = list(index.problems)
+        self.problems = [*self._bag.problems, *self.topics.remarks, *index.problems]
         depths = _DepthStream(self._bag, self.topics.depth, self.problems)
         seen, readable, poseless, reason = 0, 0, 0, index.no_poses
+        strangers = Counter[str]()
         for topic, raw in self._bag.messages(self.topics.image):
             try:
                 msg = self._bag.decode(topic, raw)
                 stamp_ns = messages.stamp_ns_of(msg.header)
                 if split is not None and self.roles.get(stamp_ns) != split:
+                    continue
+                if msg.header.frame_id != self.topics.frame_id:
+                    strangers[msg.header.frame_id] += 1
                     continue
                 seen += 1
                 image = _decoded(msg)
@@ -122,6 +129,12 @@ class BagRecording:
                 poseless, reason = poseless + 1, reason or why
             depth_m = self._registered(depths.near(stamp_ns), image)
             yield Frame(stamp_ns, image, camera, map_from_cam, depth_m, f"{topic}#{seen}")
+        self.problems += [
+            f"{count} images of {self.topics.image} are of the frame {frame!r}, the first of {self.topics.frame_id!r}: "
+            "those of another camera are left out"
+            for frame, count in strangers.items()
+        ]
+        self.problems += depths.told(seen)
         if poseless:
             self.problems.append(f"{poseless} of {seen} images of {self.path} have no pose: {reason}")
         if not readable:
@@ -144,7 +157,7 @@ class BagRecording:
 
     def _indexed(self) -> BagIndex:
         if self._index is None:
-            self._index = index_bag(self._bag, self.topics.info, self._pose_options)
+            self._index = index_bag(self._bag, self.topics.info, self.topics.frame_id, self._pose_options)
         return self._index
 
 
@@ -155,6 +168,7 @@ class _DepthStream:
         self._bag, self._problems = bag, problems
         self._messages = bag.messages(topic) if topic else iter(())
         self._window: deque[tuple[int, Any]] = deque()
+        self._offsets_ns: list[int] = []
 
     def near(self, stamp_ns: int) -> np.ndarray | None:
         """Metres (H, W) of the nearest stamp within 5 ms, for stamps that ascend."""
@@ -167,6 +181,7 @@ class _DepthStream:
                 self._window.append((messages.stamp_ns_of(msg.header), msg))
             except RecordingError as error:
                 self._problems.append(f"a depth image is left out: {error}")
+        self._offsets_ns += [min(abs(entry[0] - stamp_ns) for entry in self._window)] if self._window else []
         while self._window and self._window[0][0] < stamp_ns - DEPTH_NS:
             self._window.popleft()
         near = [entry for entry in self._window if abs(entry[0] - stamp_ns) <= DEPTH_NS]
@@ -178,6 +193,16 @@ class _DepthStream:
         except RecordingError as error:
             self._problems.append(f"a depth image is left out: {error}")
             return None
+
+    def told(self, images: int) -> list[str]:
+        """A sentence where depth images were not near enough to the colour images."""
+        far = [offset for offset in self._offsets_ns if offset > DEPTH_NS]
+        if not far:
+            return []
+        return [
+            f"{len(far)} of {images} images have no depth within {DEPTH_NS * 1e-6:g} ms: the nearest is "
+            f"{statistics.median(far) * 1e-6:.1f} ms away (median); synchronise the stamps of the two"
+        ]
 
 
 def _decoded(msg: Any) -> np.ndarray:

@@ -21,6 +21,7 @@ TF = "tf2_msgs/msg/TFMessage"
 ODOMETRY = "nav_msgs/msg/Odometry"
 POSE = "geometry_msgs/msg/PoseStamped"
 POSE_WITH_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
+PATH = "nav_msgs/msg/Path"
 
 MAX_STAMP_NS = 2**31 * 10**9
 """builtin_interfaces/Time counts seconds in 32 bits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,18 +103,19 @@ def topic_poses(
 
     An Odometry is the pose of its child_frame_id; a PoseStamped or PoseWithCovarianceStamped that of ``base_frame``,
     or, when that is empty, of base_link if the transforms connect it with the camera, and of the camera itself if not
-    (which is told). Raises RecordingError when the transforms do not lead to the camera, or the poses are not in
-    ``map_frame`` (empty: any one frame).
+    (which is told). Of a Path, whose poses are such PoseStamped, the longest message counts, or the last of these.
+
+    Raises RecordingError when the transforms do not lead to the camera, or the poses are not in ``map_frame`` (empty:
+    any one frame).
     """
     track = PoseTrack(topic, max_gap_ns=MAX_GAP_NS)
     refused: list[str] = []
     frames, children = set(), set()
-    for _, raw in bag.messages(topic):
+    for msg in _posed_messages(bag, topic, refused):
         try:
-            msg = bag.decode(topic, raw)
             p, q = _pose(msg).position, _pose(msg).orientation
             track.add(messages.stamp_ns_of(msg.header), rigid_from_xyzw((p.x, p.y, p.z), (q.x, q.y, q.z, q.w)))
-        except (RecordingError, TransformError) as error:
+        except TransformError as error:
             refused.append(f"a pose of {topic} is left out: {error}")
             continue
         frames.add(msg.header.frame_id)
@@ -134,6 +136,35 @@ def topic_poses(
             f"({error}); give --camera-extrinsics"
         ) from None
     return TopicPoses(track, posed_frame, tree, camera_frame), refused
+
+
+def _posed_messages(bag: BagReader, topic: str, refused: list[str]) -> Iterator[Any]:
+    """Odometry, PoseStamped or PoseWithCovarianceStamped; what cannot be read goes to ``refused``."""
+    if bag.topics[topic].kind == messages.PATH:
+        yield from _poses_of_path(bag, topic)
+        return
+    for _, raw in bag.messages(topic):
+        try:
+            yield bag.decode(topic, raw)
+        except RecordingError as error:
+            refused.append(f"a pose of {topic} is left out: {error}")
+
+
+def _poses_of_path(bag: BagReader, topic: str) -> list[Any]:
+    longest = b""
+    for _, raw in bag.messages(topic):
+        if len(raw) >= len(longest):
+            longest = raw
+    path = bag.decode(topic, longest)
+    stamps = {messages.stamp_ns_of(pose.header) for pose in path.poses}
+    if len(stamps) < 2:
+        raise RecordingError(
+            f"the poses of the path {topic} have no times of their own ({len(path.poses)} poses, {len(stamps)} "
+            "stamps), so they cannot be given to images; choose another --pose-topic"
+        )
+    for pose in path.poses:
+        pose.header.frame_id = path.header.frame_id or pose.header.frame_id
+    return list(path.poses)
 
 
 def _frame_of_bare_pose(topic: str, tree: TransformTree, camera_frame: str) -> tuple[str, list[str]]:

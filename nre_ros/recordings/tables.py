@@ -23,16 +23,20 @@ def stamp_ns_from_text(text: str, where: str) -> int:
     raise RecordingError(f"{where} has the time {text!r}, expected seconds since some start such as 1305031102.175304")
 
 
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file; raises RecordingError for one that cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordingError(f"{path} cannot be read: {error}") from None
+
+
 def read_stamped_rows(path: Path) -> Iterator[tuple[str, int, str]]:
     """Where (file and line, for errors), stamp_ns and rest of every line that is neither empty nor a comment.
 
     Raises RecordingError for a file that cannot be read and for bad times.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordingError(f"{path} cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         text = line.strip()
         if text and not text.startswith("#"):
             first, *rest = text.split(maxsplit=1)

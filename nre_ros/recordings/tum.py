@@ -66,6 +66,19 @@ class TumRecording:
         self._track, self._bad_poses_ns = _read_poses(self.folder / "groundtruth.txt")
         self._pose_stamps_ns = sorted({*self._track.stamps_ns, *self._bad_poses_ns})
 
+    @property
+    def cameras(self) -> list[Camera]:
+        return [self.camera]
+
+    @property
+    def has_depth(self) -> bool:
+        return bool(self._depths)
+
+    @property
+    def posed_count(self) -> int:
+        """Images with a finite pose near their time."""
+        return sum(self._has_pose(stamp_ns) for stamp_ns, _ in self._images)
+
     def count(self, split: str | None = None) -> int:
         """Images of the role; raises RecordingError for a role the folder does not define."""
         return len(self._selected(split))
@@ -126,6 +139,12 @@ class TumRecording:
             return pose_from_rigid(self._track.at_or_near(stamp_ns, NEAREST_NS))
         except TransformError:
             return None
+
+    def _has_pose(self, stamp_ns: int) -> bool:
+        try:
+            return self._pose_at(stamp_ns) is not None
+        except RecordingError:
+            return False
 
     def _depth_at(self, stamp_ns: int, image: np.ndarray) -> np.ndarray | None:
         nearest = nearest_index(self._depth_stamps_ns, stamp_ns, NEAREST_NS)

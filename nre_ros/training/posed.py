@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from nre_ros.errors import RecordingError
-from nre_ros.training.colmap import ColmapImage, ColmapModel, read_model
+from nre_ros.recordings.colmap_model import ColmapImage, ColmapModel, read_model
 from nre_ros.training.config import PairConfig
 from nre_ros.training.pairs import Pair, inside
 from nre_ros.training.photos import read_photo

@@ -1,0 +1,134 @@
+"""Every kind of recording of the same corner: the same frames, and a map that finds the held-out views."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import recording_formats as formats
+import ros_world
+from raw_bags import RawBag
+from small_recordings import assert_same_pose, write_tum
+
+from nre_ros.config import BuilderConfig, LocalizerConfig, with_values
+from nre_ros.errors import RecordingError
+from nre_ros.features import FeatureNetwork
+from nre_ros.geometry import pose_error
+from nre_ros.geometry.pose_track import rigid_from_pose
+from nre_ros.localization import Localizer
+from nre_ros.mapping import MapBuilder
+from nre_ros.recordings import Frame, bag_messages, open_recording
+from nre_ros.recordings.bag_writer import BASE_FROM_CAMERA, BagWriter
+from nre_ros.recordings.tables import write_roles
+
+MAPPED, HELD_OUT = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 2.6)
+
+
+@pytest.fixture(scope="module")
+def corner() -> list[Frame]:
+    """Six views to map, then two to find."""
+    return [ros_world.frame(index, (i + 1) * 10**9) for i, index in enumerate((*MAPPED, *HELD_OUT))]
+
+
+def _without_depth(frames: list[Frame]) -> list[Frame]:
+    return [dataclasses.replace(frame, depth_m=None) for frame in frames]
+
+
+def _split_by_name(folder: Path, names: list[str]) -> Path:
+    lines = [f"{name} {'map' if i < len(MAPPED) else 'query'}" for i, name in enumerate(names)]
+    (folder / "split.txt").write_text("# image role\n" + "\n".join(lines) + "\n")
+    return folder
+
+
+def _colmap(folder: Path, frames: list[Frame], **options: object) -> Path:
+    formats.write_colmap(folder, frames, **options)  # type: ignore[arg-type]
+    return _split_by_name(folder, [formats.image_name(i) for i in range(len(frames))])
+
+
+def _bag(folder: Path, frames: list[Frame]) -> Path:
+    with BagWriter(folder) as writer:
+        for i, frame in enumerate(frames):
+            writer.write_frame(frame, role="map" if i < len(MAPPED) else "query")
+    return folder
+
+
+def _bag_with_path(folder: Path, frames: list[Frame]) -> Path:
+    """Poses of base_link on a growing Path, as SLAM publishes it, and a shorter one after it was reset."""
+    with RawBag(folder) as bag:
+        bag.add_tf("/tf_static", 0, "base_link", "cam", rigid_from_pose(BASE_FROM_CAMERA))
+        for frame in frames:
+            head = bag_messages.header(frame.stamp_ns, "cam")
+            bag.add("/cam/image", frame.stamp_ns, bag_messages.image_message(head, frame.image_rgb))
+            bag.add("/cam/camera_info", frame.stamp_ns, bag_messages.info_message(head, frame.camera))
+        for count in (1, 4, len(frames), 2):
+            bag.add_path("/slam/path", frames[-1].stamp_ns + count, "world", frames[:count])
+    write_roles(folder, {frame.stamp_ns: "map" if i < len(MAPPED) else "query" for i, frame in enumerate(frames)})
+    return folder
+
+
+SOURCES: dict[str, Callable[[Path, list[Frame]], Path]] = {
+    "colmap_bin": _colmap,
+    "colmap_text_in_sparse": lambda folder, frames: _colmap(folder, frames, text=True, place="sparse"),
+    "colmap_in_the_folder": lambda folder, frames: _colmap(folder, frames, place="."),
+    "seven_scenes": lambda folder, frames: formats.write_seven_scenes(folder, frames, len(HELD_OUT)),
+    "transforms": lambda folder, frames: formats.write_transforms(folder, frames, len(HELD_OUT)),
+    "tum": lambda folder, frames: write_tum(folder, frames, len(HELD_OUT)),
+    "bag": _bag,
+    "bag_with_path": _bag_with_path,
+}
+WITH_DEPTH = {"seven_scenes", "tum", "bag"}
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def source(request: pytest.FixtureRequest, corner: list[Frame], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sources") / request.param
+    return SOURCES[request.param](folder, corner)
+
+
+def test_frames_are_those_that_were_written(source: Path, corner: list[Frame]) -> None:
+    recording = open_recording(source)
+    recording.require_poses()
+    read = list(recording.frames())
+    assert recording.count() == len(read) == len(corner)
+    assert sorted({frame.stamp_ns for frame in read}) == [frame.stamp_ns for frame in read]
+    for actual, expected in zip(read, corner, strict=True):
+        np.testing.assert_array_equal(actual.image_rgb, expected.image_rgb)
+        np.testing.assert_allclose(actual.camera.matrix(), expected.camera.matrix(), atol=1e-9)
+        assert actual.map_from_cam is not None and expected.map_from_cam is not None
+        assert_same_pose(actual.map_from_cam, expected.map_from_cam, 1e-9)
+        assert (actual.depth_m is not None) == (source.name in WITH_DEPTH)
+        if actual.depth_m is not None and expected.depth_m is not None:
+            near = expected.depth_m < 10
+            np.testing.assert_allclose(actual.depth_m[near], expected.depth_m[near], atol=6e-4)
+    assert [recording.count(role) for role in ("map", "query")] == [len(MAPPED), len(HELD_OUT)]
+    assert recording.unit == ("arbitrary" if source.name.startswith(("colmap", "transforms")) else "metre")
+
+
+def test_the_map_of_it_finds_its_queries(source: Path, network: FeatureNetwork) -> None:
+    recording = open_recording(source)
+    builder = MapBuilder(network, BuilderConfig(), unit=recording.unit)
+    for frame in recording.frames("map"):
+        builder.add(frame)
+    localizer = Localizer(builder.build(), network, with_values(LocalizerConfig(), ros_world.QUICK))
+    queries = list(recording.frames("query"))
+    assert len(queries) == len(HELD_OUT)
+    for query in queries:
+        answer = localizer.localize(query.image_rgb, query.camera)
+        assert answer.accepted and answer.map_from_cam is not None and query.map_from_cam is not None, answer.reason
+        degrees, metres = pose_error(answer.map_from_cam, query.map_from_cam)
+        assert degrees < 0.3 and metres < 0.015
+
+
+def test_path_without_times_is_told(corner: list[Frame], tmp_path: Path) -> None:
+    planned = [dataclasses.replace(frame, stamp_ns=0) for frame in corner]
+    with RawBag(tmp_path / "bag") as bag:
+        for frame in corner[:2]:
+            head = bag_messages.header(frame.stamp_ns, "cam")
+            bag.add("/cam/image", frame.stamp_ns, bag_messages.image_message(head, frame.image_rgb))
+            bag.add("/cam/camera_info", frame.stamp_ns, bag_messages.info_message(head, frame.camera))
+        bag.add_path("/plan", 5, "map", planned)
+    with pytest.raises(RecordingError, match=r"/plan have no times of their own \(8 poses, 1 stamps\)"):
+        open_recording(bag.folder).require_poses()
