@@ -14,7 +14,7 @@ from nre_ros.errors import MapError
 from nre_ros.features import DenseFeatures, FeatureNetwork
 from nre_ros.geometry import pose_error
 from nre_ros.localization import Localizer, Status
-from nre_ros.localization.candidates import describe, landmarks_of
+from nre_ros.localization.candidates import describe, landmarks_of, landmarks_to_ask, most_certain
 from nre_ros.localization.localizer import _within
 from nre_ros.mapping import Map
 from nre_ros.mapping.descriptors import mean_of_each, quantised, restored
@@ -68,7 +68,7 @@ def test_two_places_that_look_alike_both_stay_hypotheses(
 
 
 def test_every_keyframe_has_its_share(corner_map: Map) -> None:
-    """Two keyframes here and two of the double: half of the landmarks each, none twice."""
+    """Two keyframes here and two of the double: half of the first landmarks each, none twice."""
     map_ = with_double(corner_map, 2)
     picked = map_.arrays.xyz_map[landmarks_of(map_, (0, 3, 2, 4))[:200]]
     double = (picked[:, 1] > 10).float().mean()
@@ -76,14 +76,37 @@ def test_every_keyframe_has_its_share(corner_map: Map) -> None:
     assert len(torch.unique(picked, dim=0)) == 200
 
 
-@pytest.mark.parametrize(("similarity", "share"), [((0.8, 0.8, 0.8, 0.79), 0.5), ((0.8, 0.8, 0.8, 0.6), 0.25)])
+@pytest.mark.parametrize(("similarity", "share"), [((0.8, 0.8, 0.8, 0.79), 0.5), ((0.8, 0.8, 0.8, 0.6), None)])
 def test_a_place_that_looks_alike_has_an_even_share(
-    corner_map: Map, similarity: tuple[float, ...], share: float
+    corner_map: Map, seen: DenseFeatures, similarity: tuple[float, ...], share: float | None
 ) -> None:
-    """However few of its keyframes are there; one that does not, has the share of its keyframes."""
+    """However few of its keyframes are there; one that does not has what the image answers clearly."""
     map_ = with_double(corner_map, 1)
-    picked = map_.arrays.xyz_map[landmarks_of(map_, (0, 1, 2, 3), similarity)[:200]]
-    assert float((picked[:, 1] > 10).double().mean()) == pytest.approx(share, abs=0.1)
+    asked = landmarks_to_ask(map_, (0, 1, 2, 3), similarity, seen.coarse, 200, CPU)
+    double = float((map_.arrays.xyz_map[asked][:, 1] > 10).double().mean())
+    assert len(asked) == len(torch.unique(asked)) <= 200
+    assert double == share if share else 0 < double < 0.5
+
+
+def test_the_landmarks_in_view_are_asked_about(corner_map: Map, seen: DenseFeatures) -> None:
+    """Of landmarks that are there and others that are nowhere, those that are there are chosen."""
+    arrays = corner_map.arrays
+    nowhere = torch.randn(arrays.coarse.shape, generator=torch.Generator().manual_seed(0))
+    coarse, coarse_scale = quantised(torch.nn.functional.normalize(nowhere, dim=1))
+    both = replace(
+        arrays,
+        xyz_map=torch.cat([arrays.xyz_map, arrays.xyz_map + AWAY]),
+        coarse=torch.cat([arrays.coarse, coarse]),
+        coarse_scale=torch.cat([arrays.coarse_scale, coarse_scale]),
+        fine=torch.cat([arrays.fine] * 2),
+        fine_scale=torch.cat([arrays.fine_scale] * 2),
+    )
+    map_ = replace(corner_map, arrays=both, file=None)
+    pool = torch.randperm(2 * corner_map.landmark_count, generator=torch.Generator().manual_seed(1))
+    chosen = most_certain(map_, pool, seen.coarse, 100, CPU)
+    assert float((chosen < corner_map.landmark_count).double().mean()) > 0.95
+    order = [int((pool == index).nonzero()) for index in chosen]
+    assert order == sorted(order)
 
 
 def test_candidates_carry_what_the_map_holds_of_them(corner_map: Map, seen: DenseFeatures) -> None:

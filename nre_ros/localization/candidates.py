@@ -1,4 +1,5 @@
-"""Which landmarks an image is asked about: those of the retrieved keyframes, so many from each.
+"""Which landmarks an image is asked about: those of the retrieved keyframes, so many from each, and of these the ones
+that it answers most clearly.
 
 Every keyframe gives as many as every other, so that a place has a share by the votes of retrieval. Only where two
 places without common landmarks look alike to retrieval, the number of keyframes that a place happens to have says
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
@@ -28,6 +30,11 @@ ALIKE = 0.9
 """A place whose best keyframe is so similar to the query, relative to the best of all, looks alike. On office and
 terrace, whole maps in good light and sparse ones in bad, 4 of 158 queries retrieve two such places."""
 
+POOL = 3
+"""Landmarks looked at for each that is asked about."""
+POOL_STRIDE = 16
+"""Pixels a cell at which they are looked at; finer maps are averaged down to this."""
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -39,16 +46,39 @@ class Candidates:
     fine: Tensor
 
 
-def landmarks_of(map_: Map, keyframes: Sequence[int], similarity: Sequence[float] | None = None) -> Tensor:
-    """Indices (N,) of the distinct landmarks that the keyframes see, some of each first.
+def landmarks_of(map_: Map, keyframes: Sequence[int]) -> Tensor:
+    """Indices (N,) of the distinct landmarks that the keyframes see, some of each first."""
+    return torch.from_numpy(_in_turn(_seen(map_, keyframes))).long()
 
-    With ``similarity`` of the keyframes to the query, places that look alike have even shares.
+
+def landmarks_to_ask(
+    map_: Map, keyframes: Sequence[int], similarity: Sequence[float], seen: FeatureMap, most: int, device: torch.device
+) -> Tensor:
+    """Indices (N,) of at most ``most`` landmarks of the keyframes: those that the image, which is so similar to each
+    keyframe and has the coarse features ``seen``, answers most clearly. Places that look alike have even shares."""
+    groups = _groups(_seen(map_, keyframes), np.array(similarity))
+    chosen = []
+    for lists, share in groups:
+        quota = int(most * share / len(keyframes))
+        pool = torch.from_numpy(_in_turn(lists)[: POOL * quota]).long()
+        chosen.append(most_certain(map_, pool, seen, quota, device))
+    return torch.unique(torch.cat(chosen))
+
+
+def most_certain(map_: Map, pool: Tensor, seen: FeatureMap, most: int, device: torch.device) -> Tensor:
+    """The ``most`` landmarks of ``pool`` (M,) whose loss maps over ``seen``, averaged down, have the lowest minima.
+
+    Most of what retrieved keyframes see is out of the query's view, above all in sparse maps, and has flat loss maps.
+    Left out, it no longer crowds out the landmarks in view: of terrace's hard queries 92 % come right instead of 82 %,
+    of office's in a map of every sixth keyframe 63 % instead of 52 %.
     """
-    seen = [map_.arrays.landmark[map_.observations_of(k)].numpy() for k in keyframes]
-    shares = np.ones(len(seen))
-    if similarity is not None:
-        seen, shares = _rivals_merged(seen, np.array(similarity))
-    return torch.from_numpy(_in_turn(seen, shares)).long()
+    if len(pool) <= most:
+        return pool
+    stored = restored(map_.arrays.coarse[pool], map_.arrays.coarse_scale[pool])
+    cells = F.avg_pool2d(seen.values[None].float(), max(int(POOL_STRIDE // seen.grid.stride), 1), ceil_mode=True)[0]
+    logits = seen.inverse_temperature * seen.mixed(stored).to(device) @ seen.mixed(cells.flatten(1).T).T
+    clear = logits.amax(1) - logits.logsumexp(1)
+    return pool[clear.topk(most).indices.sort().values.cpu()]
 
 
 def describe(map_: Map, chosen: Tensor, features: DenseFeatures, device: torch.device) -> Candidates:
@@ -79,28 +109,32 @@ def sound_points(map_: Map, landmark: Tensor) -> Tensor:
     raise MapError("the map is damaged: a landmark is missing or not finite; see nre_ros map check, or copy it anew")
 
 
-def _in_turn(seen: list[np.ndarray], shares: np.ndarray) -> np.ndarray:
-    """Distinct landmarks, the first of every list, then the second of every list, and so on; a list with share 2 gives
-    its second and third when the others give their second."""
-    turn = np.concatenate([np.arange(len(landmark)) / share for landmark, share in zip(seen, shares, strict=True)])
+def _seen(map_: Map, keyframes: Sequence[int]) -> list[np.ndarray]:
+    return [map_.arrays.landmark[map_.observations_of(k)].numpy() for k in keyframes]
+
+
+def _in_turn(seen: list[np.ndarray]) -> np.ndarray:
+    """Distinct landmarks, the first of every list, then the second of every list, and so on."""
+    turn = np.concatenate([np.arange(len(landmark)) for landmark in seen])
     ordered = np.concatenate(seen)[np.argsort(turn, kind="stable")]
     _, first = np.unique(ordered, return_index=True)
     return ordered[np.sort(first)]
 
 
-def _rivals_merged(seen: list[np.ndarray], similarity: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Lists of landmarks and their shares: one a keyframe, but one a place of those that look alike, which share
-    evenly what their keyframes would get."""
+def _groups(seen: list[np.ndarray], similarity: np.ndarray) -> list[tuple[list[np.ndarray], float]]:
+    """Lists of landmarks, one a keyframe, in groups with shares that add up to the number of lists: all in one, but
+    places that look alike each in one of their own, which share evenly what their keyframes would get."""
     place = _places(seen)
     best = np.array([similarity[place == p].max() for p in range(place.max() + 1)])
     rivals = np.flatnonzero(best >= ALIKE * similarity.max())
     if len(rivals) < 2:
-        return seen, np.ones(len(seen))
-    members = [np.flatnonzero(place == rival) for rival in rivals]
+        return [(seen, len(seen))]
     others = [landmark for landmark, p in zip(seen, place, strict=True) if p not in rivals]
-    merged = [_in_turn([seen[i] for i in index], np.ones(len(index))) for index in members]
     each = (len(seen) - len(others)) / len(rivals)
-    return merged + others, np.array([each] * len(merged) + [1.0] * len(others))
+    groups: list[tuple[list[np.ndarray], float]] = [
+        ([seen[i] for i in np.flatnonzero(place == rival)], each) for rival in rivals
+    ]
+    return groups + ([(others, len(others))] if others else [])
 
 
 def _places(seen: list[np.ndarray]) -> np.ndarray:

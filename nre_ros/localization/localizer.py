@@ -14,7 +14,7 @@ from nre_ros.errors import CalibrationError
 from nre_ros.features import DenseFeatures, FeatureNetwork, limit_size
 from nre_ros.geometry import Camera, Pose
 from nre_ros.localization.acceptance import judge
-from nre_ros.localization.candidates import Candidates, describe, landmarks_of
+from nre_ros.localization.candidates import Candidates, describe, landmarks_to_ask
 from nre_ros.localization.neighbourhood import (
     keyframes_near,
     keyframes_within,
@@ -97,8 +97,13 @@ class Localizer:
     def search(self, view: View) -> Localization:
         """Anywhere in the map."""
         self.map.check_file()
+        return self._ask(view, *self.propose(view))
+
+    @torch.inference_mode()
+    def propose(self, view: View) -> tuple[tuple[int, ...], Tensor]:
+        """Keyframes retrieved for the view, best first, and the landmarks (N,) that are to be asked about."""
         keyframes, similarity = self._retrieve(view)
-        return self._ask(view, keyframes, self._landmarks_of(keyframes, similarity))
+        return keyframes, self._landmarks_of(view, keyframes, similarity)
 
     @torch.inference_mode()
     def search_within(self, view: View, prior: Prior) -> Localization:
@@ -108,7 +113,7 @@ class Localizer:
         if not bool(allowed.any()):
             return self._done(view, Localization(Status.NO_POSE, NO_KEYFRAME, search=Search.WITHIN))
         keyframes, similarity = self._retrieve(view, allowed)
-        found = self._ask(view, keyframes, self._landmarks_of(keyframes, similarity), within=prior)
+        found = self._ask(view, keyframes, self._landmarks_of(view, keyframes, similarity), within=prior)
         return replace(found, search=Search.WITHIN)
 
     @torch.inference_mode()
@@ -144,8 +149,11 @@ class Localizer:
         view.clock.lap("retrieval")
         return tuple(keyframes.tolist()), tuple(similarity.tolist())
 
-    def _landmarks_of(self, keyframes: tuple[int, ...], similarity: tuple[float, ...]) -> Tensor:
-        return landmarks_of(self.map, keyframes, similarity)[: self._config.nre.max_points]
+    def _landmarks_of(self, view: View, keyframes: tuple[int, ...], similarity: tuple[float, ...]) -> Tensor:
+        most, device = self._config.nre.max_points, self._network.device
+        chosen = landmarks_to_ask(self.map, keyframes, similarity, view.features.coarse, most, device)
+        view.clock.lap("landmarks")
+        return chosen
 
     def _ask(
         self,

@@ -92,11 +92,15 @@ class Tracker:
     def objection(
         self, found: Localization, stamp_ns: int, odom_from_cam: Pose | None, consistent_fixes: int, motion: Motion
     ) -> str:
-        """Believe an accepted pose, and return nothing; or hold it back, and say why."""
+        """Believe an accepted pose, and return nothing; or hold it back, and say why.
+
+        Only odometry or a given pose can be contradicted: how fast a camera moves is not known well enough.
+        """
         assert found.map_from_cam is not None and found.covariance is not None
         sighting = Sighting(stamp_ns, Prior(found.map_from_cam, found.covariance), odom_from_cam)
         expected = self._expected(self._last, stamp_ns, odom_from_cam, motion)
-        if expected is None or self._agrees(expected, found):
+        known = self._last is not None and (self._last.given or None not in (self._last.odom_from_cam, odom_from_cam))
+        if expected is None or not known or self._agrees(expected, found):
             self._last, self._held = sighting, []
             return ""
         before = self._expected(self._held[-1], stamp_ns, odom_from_cam, motion) if self._held else None

@@ -14,6 +14,7 @@ from nre_ros.geometry import Camera, Pose
 from nre_ros.nre import original
 from nre_ros.nre.covariance import pose_covariance
 from nre_ros.nre.fine import MIN_POINTS, FineMaps, Windows, refine_fine
+from nre_ros.nre.fpr_stage import refine_fpr
 from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels
 from nre_ros.nre.loss_maps import LossMaps, Peaks, find_peaks
 from nre_ros.nre.msac import Hypotheses, find_poses, rank_poses
@@ -114,6 +115,8 @@ def estimate_poses(
         done("gnc_coarse")
         if fine is not None:
             refine_in_windows = original.refine_fine if as_original else _refine_fine
+            if config.refinement == "fpr":
+                refine_in_windows = refine_fpr
             ahead, windows = refine_in_windows(coarse, xyz_map, camera, ahead, fine, config)
         done("gnc_fine")
     return _report(xyz_map, camera, coarse, peaks, ahead, rest, windows, unusable.tolist(), config)
