@@ -118,7 +118,14 @@ def synthetic_views(count: int = 6, points_each: int = 200) -> list[View]:
 def test_a_track_never_holds_two_keypoints_of_one_view() -> None:
     views = synthetic_views()
     done: list[tuple[int, int]] = []
-    track, keypoint = track_keypoints(views, 20.0, lambda i, n: done.append((i, n)))
+    unknown = [torch.zeros(200, dtype=torch.bool)] * len(views)
+
+    def tell(stage: str, i: int, n: int) -> None:
+        if stage == "matching":
+            done.append((i, n))
+
+    tracks = track_keypoints(views, unknown, 20.0, tell)
+    track, keypoint = tracks.track, tracks.place
     view, index = keypoint // 200, keypoint % 200
     assert len(np.unique(track)) > 100
     assert len(np.unique(keypoint)) == len(keypoint)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from nre_ros.config import BuilderConfig
 from nre_ros.errors import CalibrationError, MapError, RecordingError
-from nre_ros.features import FeatureNetwork, limit_size
+from nre_ros.features import DenseFeatures, FeatureNetwork, limit_size
 from nre_ros.geometry import Camera, Pose
 from nre_ros.mapping.descriptors import mean_of_each, quantised
+from nre_ros.mapping.guided import DenseView
 from nre_ros.mapping.keypoints import Keypoints, detect, match
 from nre_ros.mapping.landmarks import Sighting, find_landmarks
 from nre_ros.mapping.map import Map, MapArrays
@@ -32,7 +34,8 @@ MIN_LANDMARKS = 20
 
 @dataclass(frozen=True)
 class Keyframe:
-    """What is kept of a frame: keypoints, what the network saw at them, and its coarsest map for retrieval."""
+    """What is kept of a frame: keypoints, what the network saw at them, its coarsest map for retrieval, and the image,
+    losslessly, to be looked at again when landmarks are made."""
 
     stamp_ns: int
     camera: Camera
@@ -43,6 +46,14 @@ class Keyframe:
     coarse: Tensor
     fine: Tensor
     context: Tensor
+    image_png: np.ndarray
+    """(B,) uint8."""
+
+    def image_rgb(self) -> np.ndarray:
+        image = cv2.imdecode(self.image_png, cv2.IMREAD_COLOR)
+        if image is None:
+            raise MapError(f"the image of the keyframe at {self.stamp_ns / 1e9:.3f} s is damaged; build the map afresh")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 class KeyframeStore(Protocol):
@@ -57,7 +68,7 @@ class KeyframeStore(Protocol):
 class MapBuilder:
     """Feed frames with :meth:`add`, then :meth:`build`; both may go on in turn.
 
-    Keeps about 1 MB a keyframe, in ``keyframes`` where given, and no images. Pixels of the map are those of the
+    Keeps about 1.5 MB a keyframe, in ``keyframes`` where given. Pixels of the map are those of the
     frames, reduced to ``config.max_image_side`` where they are longer.
     """
 
@@ -107,6 +118,7 @@ class MapBuilder:
                 features.coarse.sample(uv_px.to(self._network.device)).half().cpu(),
                 features.fine.sample(uv_px.to(self._network.device)).half().cpu(),
                 features.context.values.half().cpu(),
+                _png(image),
             )
         )
         return True
@@ -127,6 +139,7 @@ class MapBuilder:
             [keyframe.camera for keyframe in self._keyframes],
             self._config,
             tell,
+            self._describe,
         )
         if len(xyz_map) < MIN_LANDMARKS:
             raise MapError(
@@ -138,6 +151,12 @@ class MapBuilder:
         global_descriptors = torch.stack([aggregate(k.context, vocabulary) for k in self._keyframes]).half()
         tell("retrieval", 1, 1)
         return self._assemble(sightings, xyz_map, vocabulary, global_descriptors)
+
+    def _describe(self, index: int) -> DenseView:
+        keyframe = self._keyframes[index]
+        features = self._network.extract(keyframe.image_rgb())
+        levels = {name: replace(level, values=level.values.cpu()) for name, level in vars(features).items()}
+        return DenseView(keyframe.camera, keyframe.map_from_cam, DenseFeatures(**levels))
 
     def _is_new(self, keypoints: Keypoints, camera: Camera) -> bool:
         if not self._keyframes:
@@ -157,11 +176,12 @@ class MapBuilder:
     ) -> Map:
         frames = self._keyframes
         cameras = list(dict.fromkeys(keyframe.camera for keyframe in frames))
-        coarse = ((k.coarse[s.keypoint], s.landmark) for k, s in zip(frames, sightings, strict=True))
-        fine = ((k.fine[s.keypoint], s.landmark) for k, s in zip(frames, sightings, strict=True))
+        seen = list(zip(frames, sightings, strict=True))
+        coarse = ((_with_spots(k.coarse, s.spots.coarse)[s.place], s.landmark) for k, s in seen)
+        fine = ((_with_spots(k.fine, s.spots.fine)[s.place], s.landmark) for k, s in seen)
         coarse_bytes, coarse_scale = quantised(mean_of_each(coarse, len(xyz_map)))
         fine_bytes, fine_scale = quantised(mean_of_each(fine, len(xyz_map)))
-        uv_px = [torch.from_numpy(k.keypoints.uv_px)[s.keypoint] for k, s in zip(frames, sightings, strict=True)]
+        uv_px = [torch.from_numpy(np.concatenate([k.keypoints.uv_px, s.spots.uv_px]))[s.place] for k, s in seen]
         arrays = MapArrays(
             xyz_map=xyz_map,
             coarse=coarse_bytes,
@@ -171,7 +191,7 @@ class MapBuilder:
             keyframe_pose=torch.stack([k.map_from_cam.matrix() for k in frames]),
             keyframe_stamp_ns=torch.tensor([k.stamp_ns for k in frames]),
             keyframe_camera=torch.tensor([cameras.index(k.camera) for k in frames], dtype=torch.int32),
-            keyframe_start=torch.tensor([0] + [len(s.keypoint) for s in sightings]).cumsum(0),
+            keyframe_start=torch.tensor([0] + [len(s.place) for s in sightings]).cumsum(0),
             keyframe_global=global_descriptors,
             context_axes=vocabulary.axes,
             vocabulary=vocabulary.centres,
@@ -180,6 +200,16 @@ class MapBuilder:
         )
         network = self._network
         return Map(self._frame_id, self._unit, network.name, network.weights_hash, tuple(cameras), arrays)
+
+
+def _with_spots(keypoints: Tensor, spots: Tensor) -> Tensor:
+    return torch.cat([keypoints, spots]) if len(spots) else keypoints
+
+
+def _png(image_rgb: np.ndarray) -> np.ndarray:
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    return encoded.reshape(-1)
 
 
 def _checked_pose(frame: Frame) -> Pose:

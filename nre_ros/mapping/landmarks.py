@@ -7,29 +7,33 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nre_ros.config import BuilderConfig
 from nre_ros.geometry import Camera
-from nre_ros.mapping.tracks import View, track_keypoints
+from nre_ros.mapping.spots import Describe, Spots
+from nre_ros.mapping.tracks import Tracks, View, track_keypoints
 from nre_ros.mapping.triangulation import triangulate, widest_angle_deg
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """Which keypoints of one keyframe show which landmarks: two arrays (S,) int64."""
+    """Which places of one keyframe show which landmarks: two arrays (S,) int64; ``place`` counts the keyframe's
+    keypoints, then its ``spots``."""
 
-    keypoint: Tensor
+    place: Tensor
     landmark: Tensor
+    spots: Spots
 
 
 @dataclass
 class _Rays:
-    """Every keypoint that belongs to a track, of all keyframes in one array (M)."""
+    """Every place that belongs to a track, of all keyframes in one array (M)."""
 
     track: Tensor
     view: Tensor
-    keypoint: Tensor
+    place: Tensor
     origin: Tensor
     ray: Tensor
     uv_px: Tensor
@@ -42,15 +46,18 @@ def find_landmarks(
     cameras: Sequence[Camera],
     config: BuilderConfig,
     tell: Callable[[str, int, int], None],
+    describe: Describe | None = None,
 ) -> tuple[list[Sighting], Tensor]:
     """Sightings per view, and landmarks (L, 3) float64 in the map frame.
 
     A keypoint with depth is a landmark even if no other view shares it; without depth, landmarks are triangulated
     from ``config.min_track_length`` views or more with enough parallax. A sighting further than
     ``config.max_reprojection_px`` from its landmark's projection is dropped, as is the worse of two in one view.
+    With ``describe``, which gives a view's dense features, keypoints that match nowhere are looked for in these too.
     """
-    track, keypoint = track_keypoints(views, config.max_epipolar_px, lambda i, n: tell("matching", i, n))
-    rays = _gather(views, depths, track, keypoint)
+    measured = [torch.isfinite(depth) for depth in depths]
+    tracks = track_keypoints(views, measured, config.max_epipolar_px, tell, describe)
+    rays = _gather(views, depths, cameras, tracks)
     count = int(rays.track.max()) + 1 if len(rays.track) else 0
     tell("landmarks", 0, 1)
     xyz, exact = _points(rays, views, count, config)
@@ -63,33 +70,38 @@ def find_landmarks(
     kept = torch.isfinite(xyz).all(-1) & ((exact & (length > 0)) | fixed)
     number = torch.cumsum(kept, 0) - 1
     sightings = []
-    for i in range(len(views)):
+    for i, spots in enumerate(tracks.spots):
         mine = good & (rays.view == i) & kept[rays.track]
-        sightings.append(Sighting(rays.keypoint[mine], number[rays.track[mine]]))
+        sightings.append(Sighting(rays.place[mine], number[rays.track[mine]], spots))
     tell("landmarks", 1, 1)
     return sightings, xyz[kept]
 
 
-def _gather(views: Sequence[View], depths: Sequence[Tensor], track: np.ndarray, keypoint: np.ndarray) -> _Rays:
-    """Rays of all tracked keypoints, and of those with depth that no track holds, each a track of its own."""
-    counts = torch.tensor([len(view.keypoints) for view in views])
+def _gather(views: Sequence[View], depths: Sequence[Tensor], cameras: Sequence[Camera], tracks: Tracks) -> _Rays:
+    """Rays of all tracked places, and of keypoints with depth that no track holds, each a track of its own."""
+    spots = [torch.from_numpy(mine.uv_px) for mine in tracks.spots]
+    counts = torch.tensor([len(view.keypoints) + len(mine) for view, mine in zip(views, spots, strict=True)])
     of_view = torch.repeat_interleave(torch.arange(len(views)), counts)
     start = torch.cumsum(counts, 0) - counts
-    depth = torch.cat(list(depths))
+    depth = torch.cat([F.pad(d, (0, len(mine)), value=torch.nan) for d, mine in zip(depths, spots, strict=True)])
     tracked = torch.full((len(of_view),), -1)
-    tracked[torch.from_numpy(keypoint)] = torch.from_numpy(track)
+    tracked[torch.from_numpy(tracks.place)] = torch.from_numpy(tracks.track)
     single = torch.nonzero((tracked < 0) & torch.isfinite(depth))[:, 0]
-    tracked[single] = torch.arange(len(single)) + (int(track.max()) + 1 if len(track) else 0)
+    tracked[single] = torch.arange(len(single)) + (int(tracks.track.max()) + 1 if len(tracks.track) else 0)
     used = torch.nonzero(tracked >= 0)[:, 0]
 
-    bearing = torch.cat([view.bearings for view in views])[used]
+    uv_px, bearings = [], []
+    for view, camera, mine in zip(views, cameras, spots, strict=True):
+        uv_px += [torch.from_numpy(view.keypoints.uv_px), mine]
+        bearings += [view.bearings, camera.unproject(mine)]
+    bearing = torch.cat(bearings)[used]
     view_of = of_view[used]
     rotation = torch.stack([v.map_from_cam.rotation for v in views])[view_of]
     origin = torch.stack([v.map_from_cam.translation for v in views])[view_of]
     ray = (rotation @ bearing[..., None])[..., 0]
-    uv_px = torch.from_numpy(np.concatenate([view.keypoints.uv_px for view in views]))[used]
     along = depth[used] / bearing[:, 2]
-    return _Rays(tracked[used], view_of, used - start[view_of], origin, ray, uv_px, origin + along[:, None] * ray)
+    place_point = origin + along[:, None] * ray
+    return _Rays(tracked[used], view_of, used - start[view_of], origin, ray, torch.cat(uv_px)[used], place_point)
 
 
 def _points(rays: _Rays, views: Sequence[View], count: int, config: BuilderConfig) -> tuple[Tensor, Tensor]:

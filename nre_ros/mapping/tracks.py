@@ -1,4 +1,4 @@
-"""Which keypoints of posed keyframes show the same landmark."""
+"""Which places in posed keyframes show the same landmark."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from torch import Tensor
 from nre_ros.geometry import Pose
 from nre_ros.geometry.pose import hat
 from nre_ros.mapping.keypoints import Keypoints, match
+from nre_ros.mapping.spots import Describe, Links, Spots, find_spots, no_spots
 from nre_ros.mapping.triangulation import two_view_depths
 
 NEIGHBOURS = 12
 """Other keyframes that each is matched with."""
+SETTLED = 3
+"""Keypoints of tracks of so many views are not looked for any more."""
 GOOD_PARALLAX_DEG = 6.0
 """Parallax beyond which a wider baseline makes no better partner."""
 
@@ -31,30 +34,89 @@ class View:
     median_depth: float | None = None
 
 
-def track_keypoints(
-    views: Sequence[View], max_epipolar_px: float, progress: Callable[[int, int], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Track ids (M,) and their keypoints (M,), numbered through all views; a track has at least two keypoints.
+@dataclass(frozen=True)
+class Tracks:
+    """``track`` (M,) names the track of ``place`` (M,), counted through all views: each view's keypoints, then its
+    ``spots``. A track has at least two places, all in different views."""
 
-    Known poses confine every match to its epipolar line, which finds more matches and fewer wrong ones. Matches are
-    joined surest first, and never so that a track would hold two keypoints of one view.
+    track: np.ndarray
+    place: np.ndarray
+    spots: list[Spots]
+
+
+def track_keypoints(
+    views: Sequence[View],
+    measured: Sequence[Tensor],
+    max_epipolar_px: float,
+    tell: Callable[[str, int, int], None],
+    describe: Describe | None = None,
+) -> Tracks:
+    """Which places show the same landmark.
+
+    Known poses confine every match to its epipolar line, which finds more matches and fewer wrong ones. Keypoints of
+    no track of :data:`SETTLED` views are then looked for in other views by the network's descriptors, but for those
+    whose depth is ``measured`` (masks (N,), one a view). Matches are joined surest first, and never so that a track
+    would hold two places of one view.
     """
-    first = np.concatenate([[0], np.cumsum([len(view.keypoints) for view in views])])
-    depths = _depths(views, max_epipolar_px)
-    pairs = _partners(views, depths)
-    edges, ratios = [np.zeros((0, 2), int)], [np.zeros(0)]
+    pairs = _partners(views, _depths(views, max_epipolar_px, lambda i, n: tell("depths", i, n)))
+    matches = _match_all(views, pairs, max_epipolar_px, lambda i, n: tell("matching", i, n))
+    counts = np.array([len(view.keypoints) for view in views])
+    track = _join([matches], counts)
+    spots = [no_spots() for _ in views]
+    if describe is not None:
+        spots, found = _found_again(views, measured, pairs, _sizes(track), describe, tell)
+        track = _join([matches, found], counts + [len(mine) for mine in spots])
+    place = np.flatnonzero(_sizes(track) > 1)
+    return Tracks(np.unique(track[place], return_inverse=True)[1], place, spots)
+
+
+def _found_again(
+    views: Sequence[View],
+    measured: Sequence[Tensor],
+    pairs: Sequence[tuple[int, int]],
+    size: np.ndarray,
+    describe: Describe,
+    tell: Callable[[str, int, int], None],
+) -> tuple[list[Spots], Links]:
+    counts = [len(view.keypoints) for view in views]
+    wanted = [
+        np.flatnonzero((mine < SETTLED) & ~known.numpy())
+        for mine, known in zip(np.split(size, np.cumsum(counts)[:-1]), measured, strict=True)
+    ]
+    uv_px = [view.keypoints.uv_px for view in views]
+    return find_spots(uv_px, wanted, pairs, describe, lambda i, n: tell("wide baselines", i, n))
+
+
+def _match_all(
+    views: Sequence[View],
+    pairs: Sequence[tuple[int, int]],
+    max_epipolar_px: float,
+    progress: Callable[[int, int], None],
+) -> Links:
+    ends, places, doubt = [np.zeros((0, 2), int)], [np.zeros((0, 2), int)], [np.zeros(0)]
     for done, (i, j) in enumerate(pairs):
         matched, ratio = _match_views(views[i], views[j], max_epipolar_px)
-        edges.append(matched + first[[i, j]])
-        ratios.append(ratio)
+        ends.append(np.tile([i, j], (len(matched), 1)))
+        places.append(matched)
+        doubt.append(ratio)
         progress(done + 1, len(pairs))
-    surest = np.argsort(np.concatenate(ratios), kind="stable")
-    track = _join(np.concatenate(edges)[surest], np.repeat(np.arange(len(views)), np.diff(first)))
-    keypoint = np.flatnonzero(np.bincount(track)[track] > 1)
-    return np.unique(track[keypoint], return_inverse=True)[1], keypoint
+    return Links(np.concatenate(ends), np.concatenate(places), np.concatenate(doubt))
 
 
-def _join(edges: np.ndarray, view_of: np.ndarray) -> np.ndarray:
+def _sizes(track: np.ndarray) -> np.ndarray:
+    return np.bincount(track)[track] if len(track) else np.zeros(0, int)
+
+
+def _join(kinds: Sequence[Links], counts: np.ndarray) -> np.ndarray:
+    """Track (K,) of every place, ``counts`` of them in each view: links of the first kind join before those of the
+    second, each surest first."""
+    first = np.cumsum(counts) - counts
+    ordered = [np.argsort(links.doubt, kind="stable") for links in kinds]
+    edges = [(links.places + first[links.views])[order] for links, order in zip(kinds, ordered, strict=True)]
+    return _components(np.concatenate(edges), np.repeat(np.arange(len(counts)), counts))
+
+
+def _components(edges: np.ndarray, view_of: np.ndarray) -> np.ndarray:
     """Component (K,) of every keypoint after adding ``edges`` (E, 2) in turn, save those that bring one view twice."""
     root = list(range(len(view_of)))
     views: dict[int, set[int]] = {}
@@ -103,10 +165,11 @@ def _epipolar_px(a: View, b: View) -> Tensor:
     return in_a.maximum(in_b)
 
 
-def _depths(views: Sequence[View], max_epipolar_px: float) -> list[float]:
+def _depths(views: Sequence[View], max_epipolar_px: float, progress: Callable[[int, int], None]) -> list[float]:
     """Median depth of what each view sees: as given, else from matches with the next and next but one view."""
     found: list[float | None] = [view.median_depth for view in views]
     for i, view in enumerate(views):
+        progress(i + 1, len(views))
         if found[i] is not None:
             continue
         samples = []
