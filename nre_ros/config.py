@@ -55,6 +55,11 @@ class NreConfig:
     use_re: bool = param(
         False, "Ask the best cell of every map alone: the robust reprojection error (Eq. 11) instead of NRE"
     )
+    refinement: str = param(
+        "nre",
+        "What follows the coarse maps: nre, fine loss maps in windows; fpr, alignment of the fine features (Eq. 12)",
+        choices=("nre", "fpr"),
+    )
     conventions: str = param(
         "nre_ros",
         "original: cells, borders, Jacobian and schedule as in the authors' code, for comparisons",

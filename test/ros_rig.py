@@ -53,6 +53,7 @@ class Rig:
             "map_path": map_path,
             "camera_extrinsics": EXTRINSICS,
             "tf_timeout": 0.1,
+            "mode": "global",
             **PATIENT,
             **ros_world.QUICK,
             **parameters,

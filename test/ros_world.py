@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,8 @@ import torch
 from nre_ros.config import BuilderConfig
 from nre_ros.features import load_network
 from nre_ros.geometry import Camera, Pose
-from nre_ros.mapping import MapBuilder, save_map
+from nre_ros.mapping import Map, MapBuilder, save_map
+from nre_ros.mapping.map import MapArrays
 from nre_ros.recordings.frame import Frame
 
 CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
@@ -79,6 +81,25 @@ def pose(index: float) -> Pose:
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward], -1)
     return Pose(torch.from_numpy(rotation), torch.from_numpy(centre))
+
+
+TWIN_AWAY_M = 20.0
+
+
+def twin_map(folder: Path, map_: Map) -> Path:
+    """A map of two places that look alike: the corner, and once more :data:`TWIN_AWAY_M` along x."""
+    a = map_.arrays
+    away = torch.tensor([TWIN_AWAY_M, 0.0, 0.0], dtype=torch.float64)
+    pose = a.keyframe_pose.clone()
+    pose[:, :3, 3] += away
+    double = {item.name: torch.cat([getattr(a, item.name)] * 2) for item in fields(a)}
+    double |= {"context_axes": a.context_axes, "vocabulary": a.vocabulary}
+    double["xyz_map"] = torch.cat([a.xyz_map, a.xyz_map + away])
+    double["keyframe_pose"] = torch.cat([a.keyframe_pose, pose])
+    double["landmark"] = torch.cat([a.landmark, a.landmark + len(a.xyz_map)])
+    double["keyframe_start"] = torch.cat([a.keyframe_start, a.keyframe_start[1:] + len(a.landmark)])
+    save_map(replace(map_, arrays=MapArrays(**double), file=None), folder)
+    return folder
 
 
 def build_map(folder: Path) -> Path:

@@ -47,7 +47,7 @@ def test_poses_through_the_node_agree_with_offline_ones(frames: list[Frame], map
             writer.write_frame(query)
     environment = ros_environment(1 + os.getpid() % 100, tmp_path)
     words = ["--ros-args", "-p", f"map_path:={map_path}", "-p", "autostart:=true", "-p", "device:=cpu"]
-    words += ["-p", "output_frame:=camera", "-p", "tf_mode:=map_to_camera"]
+    words += ["-p", "output_frame:=camera", "-p", "tf_mode:=map_to_camera", "-p", "mode:=global"]
     words += ["-r", f"image:={IMAGE_TOPIC}", "-r", f"camera_info:={INFO_TOPIC}"]
     out = tmp_path / "answers.json"
     replayed = [str(tmp_path / "bag"), "--record", str(out), "--pace", "answer", "--wait-for", "60"]

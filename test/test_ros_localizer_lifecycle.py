@@ -8,10 +8,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed; make setup generates it")
+import torch
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.parameter import Parameter
-from ros_harness import ros
-from ros_rig import DARK, EXTRINSICS, FAILURE, QUERY, SUCCESS, Rig, info_message
+from ros_rig import DARK, EXTRINSICS, FAILURE, QUERY, SUCCESS, Rig, image_message, info_message
+from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
 from nre_ros.recordings.frame import Frame
@@ -61,7 +63,7 @@ def test_every_transition_can_be_repeated_under_load(r, map_path):
         assert len(rig.poses) - count <= 1, "at most the one that was on its way"
         count = len(rig.poses)
         assert r.do(rig.node.trigger_cleanup) == SUCCESS
-        assert rig.node._map is None
+        assert rig.node._place is None
         assert rig.node._worker is None
         assert r.do(rig.node.trigger_configure) == SUCCESS
         assert r.do(rig.node.trigger_activate) == SUCCESS
@@ -73,21 +75,97 @@ def test_every_transition_can_be_repeated_under_load(r, map_path):
     assert r.do(rig.node.trigger_shutdown) == SUCCESS
 
 
-def test_a_wrong_transition_does_not_end_the_node(map_path):
-    """rclpy raises in the service's callback; the loop of run_node survives that."""
-    from lifecycle_msgs.srv import ChangeState, GetState
+CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
+    Transition.TRANSITION_CONFIGURE,
+    Transition.TRANSITION_CLEANUP,
+    Transition.TRANSITION_ACTIVATE,
+    Transition.TRANSITION_DEACTIVATE,
+)
+SHUTDOWNS = {
+    "unconfigured": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+    "inactive": Transition.TRANSITION_INACTIVE_SHUTDOWN,
+    "active": Transition.TRANSITION_ACTIVE_SHUTDOWN,
+}
+LEADS_TO = {
+    ("unconfigured", CONFIGURE): "inactive",
+    ("inactive", ACTIVATE): "active",
+    ("inactive", CLEANUP): "unconfigured",
+    ("active", DEACTIVATE): "inactive",
+    **dict.fromkeys(SHUTDOWNS.items(), "finalized"),
+}
+WAY_TO = {
+    "unconfigured": (),
+    "inactive": (CONFIGURE,),
+    "active": (CONFIGURE, ACTIVATE),
+    "finalized": (SHUTDOWNS["unconfigured"],),
+}
 
-    with ros() as r:
-        rig = Rig(r, map_path)
-        client = r.node.create_client(ChangeState, "/nre_localizer/change_state")
-        r.wait(client.service_is_ready, "service")
-        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))
-        client.call_async(request)
-        time.sleep(0.3)
-        state = r.call(GetState, "/nre_localizer/get_state", GetState.Request())
-        assert state.current_state.label == "unconfigured"
-        assert r.do(rig.node.trigger_configure) == SUCCESS
-        r.failures.clear()
+
+@pytest.mark.parametrize("state", WAY_TO)
+def test_every_transition_from_every_state_is_answered_under_load(r, map_path, state):
+    """As a lifecycle manager asks for them; the impossible ones are refused and change nothing."""
+    rig = Rig(r, map_path, tf_mode="none")
+    image, info = r.node.create_publisher(Image, "image", 10), r.node.create_publisher(CameraInfo, "camera_info", 10)
+
+    def load() -> None:
+        info.publish(info_message())
+        image.publish(image_message(QUERY))
+
+    r.do(lambda: r.node.create_timer(0.03, load))
+
+    def change(transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return r.call(ChangeState, "/nre_localizer/change_state", request).success
+
+    def label() -> str:
+        return r.call(GetState, "/nre_localizer/get_state", GetState.Request()).current_state.label
+
+    for step in WAY_TO[state]:
+        assert change(step)
+    for transition in (CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE, *SHUTDOWNS.values()):
+        if (state, transition) not in LEADS_TO:
+            assert not change(transition)
+            assert (label(), rig.node.state) == (state, state)
+    for transition in (CONFIGURE, ACTIVATE, DEACTIVATE, CLEANUP, SHUTDOWNS.get(state)):
+        if state == label() and (state, transition) in LEADS_TO:
+            assert change(transition)
+            assert label() == rig.node.state == LEADS_TO[state, transition]
+
+
+@pytest.mark.parametrize("step", ["deactivate", "release"])
+def test_a_transition_that_cannot_be_undone_ends_where_configuring_can_be_tried_again(r, map_path, monkeypatch, step):
+    rig = Rig(r, map_path, tf_mode="none").start()
+    with monkeypatch.context() as patch:
+        failing = iter([RuntimeError("out of luck")])
+
+        def fail() -> None:
+            for error in failing:
+                raise error
+
+        patch.setattr(rig.node, step, fail)
+        if step == "release":
+            assert r.do(rig.node.trigger_deactivate) == SUCCESS
+            r.do(rig.node.trigger_cleanup)
+        else:
+            r.do(rig.node.trigger_deactivate)
+    r.told("out of luck")
+    state = r.call(GetState, "/nre_localizer/get_state", GetState.Request())
+    assert state.current_state.label == rig.node.state == "unconfigured"
+    assert r.do(rig.node.trigger_configure) == SUCCESS
+
+
+def test_wrong_weights_and_an_absent_gpu_are_named_and_configuring_can_be_retried(r, map_path, tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    rig = Rig(r, map_path, weights=str(tmp_path / "bad.safetensors"))
+    assert r.do(rig.node.trigger_configure) == FAILURE
+    r.told("bad.safetensors")
+    r.do(lambda: rig.node.set_parameters([Parameter("weights", value="")]))
+    if not torch.cuda.is_available():
+        r.do(lambda: rig.node.set_parameters([Parameter("device", value="cuda")]))
+        assert r.do(rig.node.trigger_configure) == FAILURE
+        r.told("cuda")
+        r.do(lambda: rig.node.set_parameters([Parameter("device", value="cpu")]))
+    assert r.do(rig.node.trigger_configure) == SUCCESS
 
 
 def test_a_live_parameter_of_the_localizer_takes_effect_at_the_next_image(r, map_path):

@@ -72,7 +72,7 @@ class Running:
 @contextmanager
 def localizer(map_path: str | Path, log_file: Path, *arguments: str) -> Iterator[Running]:
     command = [sys.executable, "-m", "nre_ros.ros.localizer_node", "--ros-args", "-p", "autostart:=true"]
-    command += ["-p", f"map_path:={map_path}", *REMAPS, *arguments]
+    command += ["-p", f"map_path:={map_path}", "-p", "mode:=global", *REMAPS, *arguments]
     with log_file.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

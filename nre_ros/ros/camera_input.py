@@ -16,6 +16,7 @@ from nre_ros.geometry import Camera
 from nre_ros.recordings.camera_info import camera_from_info, check_size
 from nre_ros.recordings.frame import Frame
 from nre_ros.ros.conversions import image_rgb_from_message, stamp_to_ns
+from nre_ros.ros.qos_watch import QosWatch
 
 NEWEST_ONLY = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Matches reliable and best-effort publishers, and never queues."""
@@ -54,7 +55,9 @@ class CameraInput:
     sent together, but arrive in any order.
     """
 
-    def __init__(self, node: Node, on_image: Callable[[Snapshot], None], depth: int = 1) -> None:
+    def __init__(
+        self, node: Node, on_image: Callable[[Snapshot], None], depth: int = 1, watch: QosWatch | None = None
+    ) -> None:
         self._node = node
         self._on_image = on_image
         self._calibration: Camera | CalibrationError | None = None
@@ -64,9 +67,14 @@ class CameraInput:
         self._last_transport: tuple[type, int] | None = None
         self.count = 0
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._images = node.create_subscription(Image, "image", self._take_image, qos)
-        self._compressed = node.create_subscription(CompressedImage, _compressed_topic(node), self._take_image, qos)
-        self._info = node.create_subscription(CameraInfo, "camera_info", self._take_info, NEWEST_ONLY)
+
+        def subscribe(kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
+            events = watch.subscription(topic) if watch else None
+            return node.create_subscription(kind, topic, callback, qos, event_callbacks=events)
+
+        self._images = subscribe(Image, "image", self._take_image, qos)
+        self._compressed = subscribe(CompressedImage, _compressed_topic(node), self._take_image, qos)
+        self._info = subscribe(CameraInfo, "camera_info", self._take_info, NEWEST_ONLY)
 
     def close(self) -> None:
         for subscription in (self._images, self._compressed, self._info):

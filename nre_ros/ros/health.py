@@ -65,10 +65,12 @@ class LocalizerHealth:
             return Level.WARN, "works on the first image"
         if last.localization is None:
             return Level.ERROR, f"the last image could not be used: {last.reason}"
-        if last.fix is None and last.localization.accepted:
+        if last.fix is None and last.localization.accepted and not last.held:
             return Level.ERROR, f"localized, but the pose cannot be published: {last.reason}"
         if last.fix is None:
             since = "never localized" if self._last_fix_s is None else f"last fix {self._fix_age_s():.1f} s ago"
+            if last.localization.ambiguous and not lost:
+                return Level.WARN, f"ambiguous: {last.reason} ({since})"
             return (Level.ERROR, f"lost: {last.reason} ({since})") if lost else (Level.WARN, f"{since}: {last.reason}")
         if last.fix.link_trouble:
             return Level.WARN, f"pose published, but not its transform: {last.fix.link_trouble}"
@@ -94,5 +96,6 @@ class LocalizerHealth:
             "last reject reason": self._last_reject,
             "p50 latency": f"{1e3 * self._latency_s(50):.0f} ms",
             "p95 latency": f"{1e3 * self._latency_s(95):.0f} ms",
+            "search": "" if self._last is None or not self._last.localization else self._last.localization.search.value,
             "last image stamp processed": "" if self._last is None else seconds(self._last.image.stamp_ns),
         }

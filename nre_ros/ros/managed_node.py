@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -47,6 +49,7 @@ class ManagedNode(LifecycleNode, Generic[Config]):
         super().__init__(name, **node_options)
         self.state = "unconfigured"
         self._fault = ""
+        self._answer_impossible_transitions()
         self.parameters: NodeParameters[Config] = NodeParameters(
             self, defaults, is_configured=lambda: self.state != "unconfigured"
         )
@@ -86,13 +89,22 @@ class ManagedNode(LifecycleNode, Generic[Config]):
         return self._step("activate", self.activate, then="active", undo=self.deactivate)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._step("deactivate", self.deactivate, then="inactive")
+        return self._step("deactivate", self.deactivate, then="inactive", undo=None)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._step("cleanup", self.release, then="unconfigured")
+        return self._step("cleanup", self.release, then="unconfigured", undo=None)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._step("shutdown", self.shut_down, then="finalized")
+        return self._step("shutdown", self.shut_down, then="finalized", undo=None)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that could not be undone: whatever can be freed is, and configuring may be tried again."""
+        try:
+            self.shut_down()
+        except Exception:
+            self.get_logger().error(traceback.format_exc())
+        self.state = "unconfigured"
+        return TransitionCallbackReturn.SUCCESS
 
     def shut_down(self) -> None:
         """Stop and free whatever runs; safe in every state."""
@@ -143,21 +155,39 @@ class ManagedNode(LifecycleNode, Generic[Config]):
             self.trigger_activate()
 
     def _step(
-        self, name: str, run: Callable[[], None], *, then: str, undo: Callable[[], None] = lambda: None
+        self, name: str, run: Callable[[], None], *, then: str, undo: Callable[[], None] | None
     ) -> TransitionCallbackReturn:
+        """Run a transition; one that fails is undone, or goes to :meth:`on_error` when there is no undoing it."""
         try:
             run()
         except Exception as error:
             self._fault = f"{name} failed: {error}"
             self.get_logger().error(self._fault if isinstance(error, NreError) else traceback.format_exc())
-            undo()
+            if undo is not None:
+                undo()
             self.publish_diagnostics()
-            return TransitionCallbackReturn.FAILURE
+            return TransitionCallbackReturn.ERROR if undo is None else TransitionCallbackReturn.FAILURE
         self._fault = ""
         self.state = then
         self.get_logger().info(f"{name} done: {then}")
         self.publish_diagnostics()
         return TransitionCallbackReturn.SUCCESS
+
+    def _answer_impossible_transitions(self) -> None:
+        """rclpy raises for a transition that the state does not have, and whoever asked would wait for ever."""
+        service = self._service_change_state
+        serve = service.callback
+
+        def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return serve(request, response)
+            except RCLError:
+                asked = request.transition.label or request.transition.id
+                self.get_logger().warning(f"transition {asked} is refused: the node is {self.state}")
+                response.success = False
+                return response
+
+        service.callback = answer
 
 
 _IDLE = {

@@ -19,7 +19,8 @@ class RelocalizeService:
     """Each call is answered by the first image that arrived after it, or when the timeout is over.
 
     ``images_so_far`` tells the number of the newest image; ``unavailable`` why no attempt can be made, empty when it
-    can; ``explain`` what the node lacks, for the timeout's answer.
+    can; ``explain`` what the node lacks, for the timeout's answer. ``forget`` makes the attempt independent of those
+    before.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class RelocalizeService:
         images_so_far: Callable[[], int],
         unavailable: Callable[[], str],
         explain: Callable[[], str],
+        forget: Callable[[], None],
     ) -> None:
         self._node = node
         self._timeout_s = timeout_s
         self._images_so_far = images_so_far
         self._unavailable = unavailable
         self._explain = explain
+        self._forget = forget
         self._waiting: list[tuple[Future, int]] = []
         # A group of its own: the coroutine waits in it, and everything else in its group would wait with it.
         node.create_service(Trigger, "~/relocalize", self._serve, callback_group=ReentrantCallbackGroup())
@@ -52,6 +55,7 @@ class RelocalizeService:
         if reason := self._unavailable():
             response.success, response.message = False, reason
             return response
+        self._forget()
         future, timeout_s = Future(), self._timeout_s()
         self._waiting.append((future, self._images_so_far()))
         timer = self._node.after(timeout_s, lambda: self._expire(future, timeout_s))

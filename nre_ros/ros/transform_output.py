@@ -9,7 +9,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from nre_ros.config import LocalizerNodeConfig
 from nre_ros.ros.conversions import transform_stamped
-from nre_ros.ros.query import FrameLink
+from nre_ros.ros.robot_frames import FrameLink
 from nre_ros.ros.transforms import TransformBroadcaster
 
 

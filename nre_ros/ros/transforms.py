@@ -48,6 +48,8 @@ def lookup_pose(buffer: Buffer | tf_stand_in.Buffer, target: str, source: str, s
 
     Raises TransformError naming both frames and the reason.
     """
+    if stamp_ns < 0:
+        raise TransformError(TransformReason.INVALID, f"the stamp {stamp_ns * 1e-9:.3f} s lies before all time")
     try:
         timeout = Duration(nanoseconds=round(timeout_s * 1e9))
         return pose_from_transform(buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns), timeout))
