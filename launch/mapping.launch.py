@@ -8,6 +8,7 @@ was killed goes on. Arguments that are left empty keep what the parameter file s
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
@@ -16,6 +17,8 @@ from nre_ros.config import BuilderNodeConfig, parse_assignments
 
 SHARE = FindPackageShare("nre_ros")
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+SHOWN = ("map_points", "keyframes")
+"""Topics of the node in RViz's configuration, which names those of nre_localizer."""
 
 
 def map_builder(context: LaunchContext) -> list[Node]:
@@ -52,6 +55,18 @@ def map_builder(context: LaunchContext) -> list[Node]:
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         )
     ]
+
+
+def rviz() -> Node:
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", LaunchConfiguration("rviz_config")],
+        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+        remappings=[(f"/nre_localizer/{topic}", f"nre_map_builder/{topic}") for topic in SHOWN],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -91,6 +106,12 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics"),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
+            DeclareLaunchArgument("rviz", default_value="false", description="Show RViz too: true or false"),
+            DeclareLaunchArgument(
+                "rviz_config",
+                default_value=PathJoinSubstitution([SHARE, "config", "relocalization.rviz"]),
+                description="Configuration of RViz",
+            ),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
             DeclareLaunchArgument(
                 "fastdds_profile",
@@ -101,5 +122,6 @@ def generate_launch_description() -> LaunchDescription:
             ),
             SetEnvironmentVariable(PROFILE, LaunchConfiguration("fastdds_profile")),
             OpaqueFunction(function=map_builder),
+            rviz(),
         ]
     )

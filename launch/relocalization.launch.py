@@ -7,6 +7,7 @@ Arguments that are left empty keep what the parameter file says.
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
@@ -15,6 +16,8 @@ from nre_ros.config import LocalizerNodeConfig, parse_assignments
 
 SHARE = FindPackageShare("nre_ros")
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+SHOWN = ("map_points", "keyframes", "pose_with_covariance", "path", "hypotheses", "debug_image")
+"""Topics of the node in RViz's configuration, which names them without a namespace."""
 
 
 def localizer(context: LaunchContext) -> list[Node]:
@@ -49,6 +52,21 @@ def localizer(context: LaunchContext) -> list[Node]:
     ]
 
 
+def rviz() -> Node:
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", LaunchConfiguration("rviz_config")],
+        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+        remappings=[
+            *((f"/nre_localizer/{topic}", f"nre_localizer/{topic}") for topic in SHOWN),
+            ("/initialpose", "initialpose"),
+        ],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+
+
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
@@ -74,6 +92,12 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics"),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
+            DeclareLaunchArgument("rviz", default_value="false", description="Show RViz too: true or false"),
+            DeclareLaunchArgument(
+                "rviz_config",
+                default_value=PathJoinSubstitution([SHARE, "config", "relocalization.rviz"]),
+                description="Configuration of RViz",
+            ),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
             DeclareLaunchArgument(
                 "fastdds_profile",
@@ -84,5 +108,6 @@ def generate_launch_description() -> LaunchDescription:
             ),
             SetEnvironmentVariable(PROFILE, LaunchConfiguration("fastdds_profile")),
             OpaqueFunction(function=localizer),
+            rviz(),
         ]
     )

@@ -2,6 +2,8 @@
 
 import array
 import struct
+import sys
+import types
 
 import cv2
 import numpy as np
@@ -174,6 +176,24 @@ def test_png_is_lossless_and_grey_becomes_rgb():
         np.testing.assert_array_equal(image, np.repeat(colour[..., :1], 3, -1))
 
 
+def test_png_of_any_depth_and_channels_becomes_rgb():
+    """Sixteen bits keep the high byte, transparency is dropped, and colours stay where they are."""
+    wide = np.random.default_rng(2).integers(0, 65536, (HEIGHT, WIDTH, 3), dtype=np.uint16)
+    image = decode_compressed("rgb16; png compressed bgr16", cv2.imencode(".png", wide[..., ::-1])[1].tobytes())
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, (wide // 256).astype(np.uint8))
+    rgba = _noise(HEIGHT, WIDTH, 4)
+    data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))[1].tobytes()
+    np.testing.assert_array_equal(decode_compressed("png", data), rgba[..., :3])
+
+
+def test_compressed_depth_is_known_by_its_header_too():
+    depth = cv2.imencode(".png", np.full((4, 4), 1500, np.uint16))[1].tobytes()
+    for name in ("16UC1; compressedDepth png", "16UC1; png", "png"):
+        with pytest.raises(RecordingError, match="compressedDepth"):
+            decode_compressed(name, struct.pack("<iff", 0, 0.0, 0.0) + depth)
+
+
 def test_jpeg_matches_opencv():
     bgr = _smooth_image()[..., ::-1].copy()
     data = _jpeg(bgr)
@@ -246,3 +266,46 @@ def test_depth_png_must_hold_sixteen_bits():
     np.testing.assert_array_equal(decode_counts(cv2.imencode(".png", counts)[1].tobytes()), counts)
     with pytest.raises(RecordingError, match="expected a 16-bit grey PNG"):
         decode_counts(encode_png(_noise(3, 4, 3)))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_cv_bridge_agrees_where_it_imports(encoding):
+    """On rows without padding in the machine's byte order: it shifts others, or fails (see ros/other_encodings.py)."""
+    bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed", exc_type=ImportError)
+    from sensor_msgs.msg import Image
+
+    rows, expected = _image_rows(encoding, is_bigendian=0)
+    message = Image(height=HEIGHT, width=WIDTH, step=rows.shape[1], encoding=encoding, data=rows.tobytes())
+    try:
+        image = bridge.CvBridge().imgmsg_to_cv2(message, "rgb8")
+    except Exception as error:
+        pytest.skip(f"cv_bridge does not read {encoding}: {error}")
+    assert np.abs(np.asarray(image).astype(int) - expected).max() <= (1 if "16" in encoding else 0)
+
+
+def test_unknown_encodings_are_left_to_cv_bridge(tmp_path, monkeypatch):
+    """Or refused with both names of what is missing; and cv_bridge may not make anything but an RGB image of it."""
+    pytest.importorskip("sensor_msgs", reason="ROS 2 is not installed")
+    from sensor_msgs.msg import Image
+
+    from nre_ros.ros.conversions import image_rgb_from_message
+
+    message = Image(height=2, width=2, step=12, encoding="rgb16", data=bytes(24))
+    (tmp_path / "cv_bridge.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv_bridge", raising=False)
+    with pytest.raises(RecordingError, match=r"'rgb16' is unknown, expected one of rgb8.*multiarray failed"):
+        image_rgb_from_message(message)
+    for result, said in (("numpy.zeros((2, 2, 3), numpy.uint8)", ""), ("numpy.zeros((2, 2))", "float64")):
+        source = f"import numpy\nclass CvBridge:\n    def imgmsg_to_cv2(self, *_): return {result}"
+        bridge = types.ModuleType("cv_bridge")
+        exec(source, bridge.__dict__)
+        monkeypatch.setitem(sys.modules, "cv_bridge", bridge)
+        if said:
+            with pytest.raises(RecordingError, match=said):
+                image_rgb_from_message(message)
+        else:
+            assert image_rgb_from_message(message).shape == (2, 2, 3)
+    message.data = bytes(10)
+    with pytest.raises(RecordingError, match="cut off"):
+        image_rgb_from_message(message)

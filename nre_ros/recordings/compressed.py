@@ -18,6 +18,8 @@ from nre_ros.errors import RecordingError
 from nre_ros.recordings.images import MAX_PIXELS
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_DEPTH_HEADER = 12
+"""Bytes that compressedDepth puts before its PNG."""
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker inside entropy-coded data that is neither a stuffed 0xff nor a restart."""
 
@@ -49,7 +51,7 @@ def encode_png(image_rgb: np.ndarray) -> bytes:
 
 def _whole_file(format: str, data: Any) -> bytes:
     raw = data if isinstance(data, bytes) else bytes(memoryview(data))
-    if "compressedDepth" in format:
+    if "compressedDepth" in format or raw[_DEPTH_HEADER : _DEPTH_HEADER + len(_PNG_START)] == _PNG_START:
         raise RecordingError("compressedDepth images are not read; record the raw depth topic instead")
     if raw.startswith(_PNG_START):
         width, height = _walk_png(raw)

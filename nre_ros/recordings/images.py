@@ -112,24 +112,44 @@ def encode_depth(encoding: str, depth_m: np.ndarray) -> np.ndarray:
     return np.where(known, millimetres, 0).astype("<u2").view(np.uint8).reshape(-1)
 
 
-def _rows(
-    encoding: str, height: int, width: int, step: int, data: Any, *, bytes_per_pixel: int, row_count: int | None = None
-) -> np.ndarray:
-    """The image's bytes as a view (rows, width * bytes_per_pixel) that leaves the padding of each row out."""
-    count = height if row_count is None else row_count
+def check_layout(
+    encoding: str,
+    height: int,
+    width: int,
+    step: int,
+    byte_count: int,
+    *,
+    row_bytes: int | None = None,
+    row_count: int | None = None,
+) -> None:
+    """Raises RecordingError for sizes that are impossible or disagree with the number of bytes.
+
+    A row takes at least ``row_bytes`` (a byte a pixel if not given); there are ``row_count`` of them (``height``).
+    """
+    row_bytes = width if row_bytes is None else row_bytes
+    row_count = height if row_count is None else row_count
     size = f"{encoding} image of {width}x{height}"
     if width <= 0 or height <= 0:
         raise RecordingError(f"{size} has no pixels; the message is damaged or its driver failed")
     if width * height > MAX_PIXELS:
         raise RecordingError(f"{size} exceeds {MAX_PIXELS} pixels; the message is damaged")
-    row_bytes = width * bytes_per_pixel
     if step < row_bytes:
         raise RecordingError(f"{size} has step {step}, expected at least {row_bytes} bytes a row")
-    flat = np.frombuffer(data, np.uint8)
-    if len(flat) < step * count:
+    if byte_count < step * row_count:
         raise RecordingError(
-            f"{size} holds {len(flat)} bytes, expected {step * count} ({count} rows of {step}): the message is cut off"
+            f"{size} holds {byte_count} bytes, expected {step * row_count} ({row_count} rows of {step}): the message "
+            "is cut off"
         )
+
+
+def _rows(
+    encoding: str, height: int, width: int, step: int, data: Any, *, bytes_per_pixel: int, row_count: int | None = None
+) -> np.ndarray:
+    """The image's bytes as a view (rows, width * bytes_per_pixel) that leaves the padding of each row out."""
+    count = height if row_count is None else row_count
+    row_bytes = width * bytes_per_pixel
+    flat = np.frombuffer(data, np.uint8)
+    check_layout(encoding, height, width, step, len(flat), row_bytes=row_bytes, row_count=count)
     return flat[: step * count].reshape(count, step)[:, :row_bytes]
 
 

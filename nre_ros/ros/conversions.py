@@ -17,7 +17,8 @@ from nre_ros.geometry import Pose
 from nre_ros.geometry.pose import adjoint
 from nre_ros.geometry.pose_track import pose_from_rigid, rigid_from_pose, rigid_from_xyzw
 from nre_ros.recordings.compressed import decode_compressed
-from nre_ros.recordings.images import decode_depth, decode_image
+from nre_ros.recordings.images import ENCODINGS, decode_depth, decode_image
+from nre_ros.ros.other_encodings import decode_by_cv_bridge
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -37,6 +38,8 @@ def image_rgb_from_message(message: Image | CompressedImage) -> np.ndarray:
     if isinstance(message, CompressedImage):
         return decode_compressed(message.format, message.data)
     m = message
+    if m.encoding.lower() not in ENCODINGS:
+        return decode_by_cv_bridge(m)
     return decode_image(m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data)
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rclpy.time import Time
+
 from nre_ros.config import LocalizerNodeConfig
 from nre_ros.geometry import Pose
 from nre_ros.geometry.pose_track import TransformError, TransformReason
+from nre_ros.geometry.transform_tree import CACHE_NS
+from nre_ros.ros import tf_stand_in
 from nre_ros.ros.camera_input import Snapshot
+from nre_ros.ros.conversions import stamp_to_ns
 from nre_ros.ros.frames import CameraMount
-from nre_ros.ros.transforms import Buffer, lookup_pose
+from nre_ros.ros.transforms import Buffer, TransformException, lookup_pose
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,18 @@ class RobotFrames:
             odom_from_base = lookup_pose(self._buffer, odom, base, image.stamp_ns, timeout_s)
             return Odometry(odom_from_base @ self.base_from_camera(image))
         except TransformError as error:
+            if self._is_far_ahead(image):
+                self._buffer.clear()
             return Odometry(None, error)
+
+    def _is_far_ahead(self, image: Snapshot) -> bool:
+        """Whether odometry was stamped later than the image by more than the buffer remembers, as by a clock that was
+        set: every right sample after it would be taken for too old, until its time has come."""
+        try:
+            latest = self._buffer.lookup_transform(self._config.odom_frame_id, self._config.base_frame_id, Time())
+        except (TransformException, tf_stand_in.TransformException):
+            return False
+        return stamp_to_ns(latest.header.stamp) - image.stamp_ns > CACHE_NS
 
     def link(self, image: Snapshot, map_from_cam: Pose, odometry: Odometry) -> FrameLink | None:
         """What ``tf_mode`` asks for; raises TransformError when it cannot be had."""
@@ -86,4 +102,12 @@ class RobotFrames:
         return self._mount.base_from_camera(self._camera_frame(image), image.stamp_ns)
 
     def _camera_frame(self, image: Snapshot) -> str:
-        return self._config.camera_frame_id or image.frame_id
+        """Raises TransformError for one that no camera has: TF would find it, and the pose be nonsense."""
+        frame_id = self._config.camera_frame_id or image.frame_id.lstrip("/")
+        if frame_id in (self._config.global_frame_id, self._config.odom_frame_id):
+            raise TransformError(
+                TransformReason.INVALID,
+                f"the image's header.frame_id is {frame_id!r}, expected the camera's optical frame: mend the driver, "
+                "or set the parameter camera_frame_id",
+            )
+        return frame_id
