@@ -49,7 +49,11 @@ def _rays() -> np.ndarray:
 
 def frame(index: float, stamp_ns: int, *, noise_seed: int | None = None) -> Frame:
     """A view of the corner; neighbouring indices look from places some centimetres apart."""
-    map_from_cam = pose(index)
+    return frame_from(pose(index), stamp_ns, noise_seed=noise_seed)
+
+
+def frame_from(map_from_cam: Pose, stamp_ns: int, *, noise_seed: int | None = None) -> Frame:
+    """A view of the corner from anywhere before it."""
     rotation, centre = map_from_cam.rotation.numpy(), map_from_cam.translation.numpy()
     rays = _rays() @ rotation.T
     image = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
@@ -76,6 +80,17 @@ def pose(index: float) -> Pose:
     angle = 0.06 * index
     centre = np.array([1.7 + 0.12 * np.sin(index), -1.7 + 0.1 * np.cos(1.3 * index), 0.1 * np.sin(0.7 * index)])
     target = np.array([0.3 * np.sin(angle), -0.3 * np.cos(angle), 0.0])
+    return looking(centre, target)
+
+
+def around(degrees: float, distance_m: float = 2.6) -> Pose:
+    """map_from_cam: as far to the side of the corner's middle, looking into it."""
+    angle = np.radians(-45 + degrees)
+    return looking(np.array([distance_m * np.cos(angle), distance_m * np.sin(angle), 0.05]), np.zeros(3))
+
+
+def looking(centre: np.ndarray, target: np.ndarray) -> Pose:
+    """map_from_cam of an upright camera."""
     forward = (target - centre) / np.linalg.norm(target - centre)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)

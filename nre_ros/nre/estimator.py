@@ -19,6 +19,8 @@ from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels
 from nre_ros.nre.loss_maps import LossMaps, Peaks, find_peaks
 from nre_ros.nre.msac import Hypotheses, find_poses, rank_poses
 
+WIDENINGS = (1, 2, 4)
+"""Of the last sigma: where the covariance is sought."""
 FIRST_LEVEL_POINTS = 500
 """About so many points take part in the first, smoothest level, which only sorts the hypotheses."""
 HOPELESS = 0.6
@@ -187,14 +189,13 @@ def _report(
     best = ahead.poses[:, :1]
     fine_share = xyz_map.new_zeros(xyz_map.shape[:2], dtype=torch.float32)
     if windows is None:
-        at_best = linearise(coarse, xyz_map, camera, best, config.coarse_sigma_min, min_curvature=None)
-        covariance, fixed = pose_covariance(at_best)
+        covariance, fixed = _covariance(coarse, xyz_map, camera, best, config.coarse_sigma_min)
     else:
         maps, alone = windows.maps, best[:, :, None]
         share = point_gains(maps, windows.xyz_map, camera, alone)[:, 0, 0] / maps.ceiling
         fine_share.scatter_(1, windows.index[:, 0], share.to(fine_share))
-        at_best = linearise(maps, windows.xyz_map, camera, alone, config.fine_sigma_min, min_curvature=None)
-        covariance, fixed = (values[:, :, 0] for values in pose_covariance(at_best))
+        found = _covariance(maps, windows.xyz_map, camera, alone, config.fine_sigma_min)
+        covariance, fixed = (values[:, :, 0] for values in found)
 
     every = _places(ahead, rest, coarse, xyz_map, peaks.mass > 0, camera)
     gains = point_gains(coarse, xyz_map, camera, every.poses)
@@ -222,6 +223,20 @@ def _report(
                 )
             )
     return estimates
+
+
+def _covariance(maps: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose, sigma: float) -> tuple[Tensor, Tensor]:
+    """As :func:`pose_covariance`, at the first of :data:`WIDENINGS` of ``sigma`` (cells) at which the cost about the
+    pose is a bowl. Where it is not so at its sharpest, the pose is less sure, and so is what this gives."""
+    covariance, fixed = torch.empty(0), torch.zeros((), dtype=torch.bool)
+    for i, wider in enumerate(WIDENINGS):
+        at_pose = linearise(maps, xyz_map, camera, poses, wider * sigma, min_curvature=None)
+        there, holds = pose_covariance(at_pose)
+        covariance = there if i == 0 else torch.where(fixed[..., None, None], covariance, there)
+        fixed = holds if i == 0 else fixed | holds
+        if not fixed.is_cuda and bool(fixed.all()):
+            break
+    return covariance, fixed
 
 
 def _places(
