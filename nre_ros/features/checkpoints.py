@@ -57,7 +57,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a safetensors file or a torch file: a bare state, or a checkpoint with ``state_dict``.
+    """Read a safetensors file or a torch file: a bare state, or a checkpoint with ``state_dict`` or ``model``.
 
     Settings of safetensors lie in the file's metadata, as JSON. Raises ModelError when the file cannot be read, is
     damaged, or holds a class that is not expected in a checkpoint; no code of the file is run.
@@ -68,7 +68,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"weights {path} cannot be read: {error.strerror}") from error
     try:
         content = _from_safetensors(data) if data[8:9] == b"{" else _from_torch(data, path)
-        state = content.get("state_dict", content)
+        state = content.get("state_dict", content.get("model", content))
         settings = {key: _plain(content[key]) for key in SETTINGS if key in content}
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
             raise ModelError(f"weights {path} hold no network: expected tensors by name, or these under state_dict")
