@@ -49,7 +49,18 @@ def photo() -> np.ndarray:
 
 @pytest.mark.parametrize(
     "words",
-    ["hard", "extreme", "blur:9", "noise:0.6", "occlusion:0.3", "jpeg:20", "rotation:20", "exposure:1", "gamma:2"],
+    [
+        "hard",
+        "extreme",
+        "blur:9",
+        "noise:0.6",
+        "occlusion:0.3",
+        "jpeg:20",
+        "rotation:20",
+        "exposure:1",
+        "gamma:2",
+        "shear:9",
+    ],
 )
 def test_the_same_file_comes_out_the_same(photo: np.ndarray, words: str) -> None:
     first, again, other = made(photo, words), made(photo, words), made(photo, words, name="rgb/2.png")
@@ -129,6 +140,23 @@ def test_jpeg_keeps_colours() -> None:
     np.testing.assert_allclose(made(colours, "jpeg:60").astype(int), colours.astype(int), atol=4)
 
 
+def test_shear_moves_the_last_row_against_the_first(photo: np.ndarray) -> None:
+    """By its strength, evenly over the rows; the middle, whose pose counts, stays."""
+    ramp = np.repeat(np.arange(160, dtype=np.uint8)[None, :, None], 120, axis=0).repeat(3, axis=2)
+    sheared = made(ramp, "shear:12")[..., 0].astype(int)
+    shift = sheared[:, 80] - 80
+    assert shift[0] - shift[-1] == 12 and shift[59] == shift[60] == 0
+    assert set(np.diff(shift)) <= {0, -1}
+    assert np.array_equal(made(photo, "shear:0"), photo)
+
+
+def test_a_wrong_centre_is_a_calibrations(photo: np.ndarray) -> None:
+    frame = Frame(0, photo, CAMERA, Pose.identity(), None, "a.png")
+    wrong = degrade(frame, parse_degradations(["wrong_centre:5"]))
+    assert np.array_equal(wrong.image_rgb, photo) and wrong.map_from_cam == frame.map_from_cam
+    assert wrong.camera == replace(CAMERA, cx=CAMERA.cx + 8, cy=CAMERA.cy + 6)
+
+
 @pytest.mark.parametrize("degrees", [25.0, -70.0])
 def test_truth_stays_true_when_the_camera_turns(photo: np.ndarray, degrees: float) -> None:
     """Points in space have the same colours in both images, each under its own pose, lens distortion included."""
@@ -190,13 +218,12 @@ def corner_query(index: float = 1.3) -> Frame:
 def test_keyframes_share_the_view_where_they_look_at_the_same(corner_map: Map) -> None:
     query = corner_query()
     assert query.map_from_cam is not None
-    assert shares_view(corner_map, query).all()
+    assert shares_view(corner_map, query.camera, query.map_from_cam).all()
     about_y = Pose.exp(torch.tensor([0, np.pi, 0, 0, 0, 0], dtype=torch.float64))
-    assert not shares_view(corner_map, replace(query, map_from_cam=query.map_from_cam @ about_y)).any()
+    assert not shares_view(corner_map, query.camera, query.map_from_cam @ about_y).any()
     for metres, expected in ((-60.0, False), (-1.0, True), (60.0, False)):
         step = Pose.exp(torch.tensor([0, 0, 0, 0, 0, metres], dtype=torch.float64))
-        moved = replace(query, map_from_cam=query.map_from_cam @ step)
-        assert (shares_view(corner_map, moved) == expected).all(), metres
+        assert (shares_view(corner_map, query.camera, query.map_from_cam @ step) == expected).all(), metres
 
 
 def test_the_judge_ranks_as_the_localizer_does(corner_map: Map, network: FeatureNetwork) -> None:
@@ -204,11 +231,14 @@ def test_the_judge_ranks_as_the_localizer_does(corner_map: Map, network: Feature
 
     query = corner_query()
     config = with_values(LocalizerConfig(), ros_world.QUICK)
-    judge = RetrievalJudge(corner_map, network, config.max_image_side)
-    found = Localizer(corner_map, network, config).localize(query.image_rgb, query.camera)
-    assert judge.ranking(query, config.top_k) == found.keyframes
-    assert judge.judge(query) == Retrieved(query.stamp_ns, corner_map.keyframe_count, 1)
-    assert judge.judge(replace(query, map_from_cam=None)) is None
+    judge, localizer = RetrievalJudge(corner_map), Localizer(corner_map, network, config)
+    view = localizer.see(query.image_rgb, query.camera)
+    ranking = judge.ranking(view.features, config.top_k)
+    assert ranking == localizer.search(view).keyframes
+    assert query.map_from_cam is not None
+    judged = judge.judge(query.stamp_ns, ranking, query.camera, query.map_from_cam)
+    assert judged == Retrieved(query.stamp_ns, corner_map.keyframe_count, 1)
+    assert judge.judge(query.stamp_ns, (), query.camera, query.map_from_cam).rank is None
 
 
 def test_recalls_are_over_queries_that_can_be_found() -> None:

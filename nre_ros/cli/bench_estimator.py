@@ -48,7 +48,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="of cases or groups (wrong, size, stride8, few, modes, camera; default: all)",
     )
     parser.add_argument(
-        "--rivals", nargs="*", metavar="NAME", help="poselib, usac_default, usac_accurate, usac_magsac (default: all)"
+        "--rivals",
+        nargs="*",
+        metavar="NAME",
+        help="poselib, usac_default, usac_fast, usac_accurate, usac_magsac (default: all)",
     )
     parser.add_argument(
         "--seeds", type=int, metavar="N", help=f"draws of each case (default: {SEEDS}; with --nees {NEES_SEEDS})"

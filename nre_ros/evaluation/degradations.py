@@ -169,6 +169,14 @@ def _jpeg(values: Values, quality: float, _: np.random.Generator) -> Values:
     return decoded[..., ::-1].astype(np.float32)
 
 
+def _shear(values: Values, lag_px: float, _: np.random.Generator) -> Values:
+    """As a rolling shutter draws a scene that moves to the right; the true pose is that of the middle row."""
+    height, width = values.shape[:2]
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    source = columns - np.float32(lag_px) * ((rows + 0.5) / height - 0.5)
+    return cv2.remap(values, source, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 def _rotation(frame: Frame, degrees: float) -> Frame:
     """The camera turned clockwise about its optical axis, lens and all; black where it would see what nobody saw."""
     angle = np.radians(degrees)
@@ -190,6 +198,14 @@ def _sources(camera: Camera, cam_from_turned: Pose) -> tuple[np.ndarray, np.ndar
     return column.numpy(), row.numpy()
 
 
+def _wrong_centre(frame: Frame, percent: float) -> Frame:
+    """The same image under a calibration whose principal point is this share of the image's size too far right and
+    down. A rotation belongs before it."""
+    camera, share = frame.camera, percent / 100
+    moved = replace(camera, cx=camera.cx + share * camera.width, cy=camera.cy + share * camera.height)
+    return replace(frame, camera=moved)
+
+
 def _wrong_focal(frame: Frame, percent: float) -> Frame:
     """The same image under a calibration whose focal lengths are this much too long. A rotation belongs before it."""
     factor = 1 + percent / 100
@@ -204,9 +220,11 @@ KINDS = {
     "grey": Kind(None, apply=_grey),
     "exposure": Kind("stops, in linear light", -8, 8, _exposure),
     "occlusion": Kind("share of the image", 0, 1, _occlusion),
+    "shear": Kind("px that the last row lags behind the first", -200, 200, _shear),
     "jpeg": Kind("quality", 1, 100, _jpeg),
     "rotation": Kind("degrees in the image plane", -180, 180, move=_rotation),
     "wrong_focal": Kind("percent too long", -90, 900, move=_wrong_focal),
+    "wrong_centre": Kind("percent of the image too far right and down", -50, 50, move=_wrong_centre),
 }
 
 

@@ -42,11 +42,16 @@ def best_cells(xyz_map: Tensor, maps: LossMaps, camera: Camera) -> Matches:
     gain, flat = maps.gain.flatten(1).max(1)
     width = maps.gain.shape[-1]
     cells = torch.stack([flat % width, flat // width], -1) + maps.origin_cells
-    bearing = camera.unproject(maps.grid.pixel_from_cell(cells.double()))
-    pinhole = Camera(camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
-    uv_px, _ = pinhole.project(bearing)
     told = gain > 0
-    return Matches(xyz_map[told].numpy(), uv_px[told].numpy(), pinhole)
+    uv_px = maps.grid.pixel_from_cell(cells[told].double())
+    return undistorted(xyz_map[told].cpu().numpy(), uv_px.cpu(), camera)
+
+
+def undistorted(xyz_map: np.ndarray, uv_px: Tensor, camera: Camera) -> Matches:
+    """Matches of points (N, 3) with pixels (N, 2) of a camera, whose lens is taken out of them."""
+    pinhole = Camera(camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
+    straight, _ = pinhole.project(camera.unproject(uv_px))
+    return Matches(xyz_map, straight.numpy(), pinhole)
 
 
 def solve_poselib(matches: Matches, threshold_px: float, seed: int) -> Pose | None:
@@ -113,6 +118,7 @@ def _pose(rotation: np.ndarray, translation: np.ndarray) -> Pose | None:
 RIVALS: dict[str, Rival] = {
     "poselib": Rival("PoseLib LO-RANSAC", solve_poselib),
     "usac_default": Rival("OpenCV USAC_DEFAULT", _usac(cv2.USAC_DEFAULT)),
+    "usac_fast": Rival("OpenCV USAC_FAST", _usac(cv2.USAC_FAST)),
     "usac_accurate": Rival("OpenCV USAC_ACCURATE (GC-RANSAC)", _usac(cv2.USAC_ACCURATE)),
     "usac_magsac": Rival("OpenCV USAC_MAGSAC (MAGSAC++)", _usac(cv2.USAC_MAGSAC)),
 }
