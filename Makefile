@@ -11,7 +11,7 @@ unexport RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 SOURCES := setup.py pyproject.toml package.xml nre_ros/__init__.py scripts/setup.sh \
     $(wildcard requirements/* config/* launch/*.py scripts/nre_* tools/tf2_msgs/* tools/tf2_msgs/msg/*)
 
-.PHONY: help setup test lint demo bench bench-estimator clean
+.PHONY: help setup test lint demo bench bench-estimator report clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +38,16 @@ bench: setup ## time and size on this machine
 
 bench-estimator: setup ## the pose estimator beside others on synthetic loss maps
 	$(BIN)/nre_ros bench-estimator
+
+# the scenes of the evaluation data whose poses have no unit, which their calibration files do not tell
+REPORT ?= --without-unit aerial_village fox terrace
+
+report: setup ## all evaluation scenes under NRE_ROS_DATA=FOLDER as pages in report_out; goes on where it was stopped
+	$(BIN)/nre_ros report $(REPORT)
+
+MINUTES ?= 30
+soak: setup ## the real node under bad input, faults, signals and a long replay; MINUTES=5 shortens the replay
+	$(BIN)/python test/soak.py --minutes $(MINUTES)
 
 clean: ## forget the virtual environment and everything built
 	rm -rf $(VENV) build install log *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -27,7 +27,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/nre_ros"]),
         ("share/nre_ros", ["package.xml"]),
-        ("share/nre_ros/config", glob("config/*.yaml") + glob("config/*.xml")),
+        ("share/nre_ros/config", glob("config/*.yaml") + glob("config/*.xml") + glob("config/*.rviz")),
         ("share/nre_ros/launch", glob("launch/*.launch.py")),
         # pip puts console scripts into bin/ alone, where `ros2 run` and launch do not look.
         ("lib/nre_ros", ["scripts/nre_localizer", "scripts/nre_map_builder", "scripts/nre_ros"]),
@@ -47,6 +47,7 @@ setup(
     ],
     extras_require={
         "bench": ["poselib"],
+        "eval": ["evo; python_version >= '3.11'"],
         "test": ["hypothesis", "pytest", "pytest-timeout"],
         "lint": ["mypy", "ruff", "types-PyYAML"],
     },

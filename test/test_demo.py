@@ -21,7 +21,7 @@ from nre_ros.cli.children import Child, ended_by_sigterm, ros_environment
 from nre_ros.cli.main import main
 from nre_ros.errors import NreError, RecordingError
 from nre_ros.evaluation.metrics import Answer
-from nre_ros.evaluation.pictures import draw_overlay, plan_axes, typical_answer, write_image
+from nre_ros.evaluation.pictures import draw_overlay, typical_answer, write_image
 from nre_ros.evaluation.replayed import Query, answers_by_pose, answers_by_transform
 from nre_ros.geometry import Pose, pose_error
 
@@ -218,17 +218,6 @@ def test_overlay_marks_landmarks_where_they_are() -> None:
     marked = np.argwhere((picture[:100] != plain[:100]).any(-1))
     groups = [[0.5, 0.5], [60.5, 121.0], [80.5, 40.5]]
     assert all(min(np.abs(spot - centre).max() for centre in groups) < 6 for spot in marked)
-
-
-def test_plan_looks_down_whatever_is_up() -> None:
-    """Cameras held upright in a frame whose y axis points down, as structure from motion leaves it."""
-    level = Pose(torch.eye(3, dtype=torch.float64)[None], torch.zeros((1, 3), dtype=torch.float64))
-    axes = plan_axes(level)
-    assert np.allclose(axes[2], [0, -1, 0])
-    assert np.allclose(axes @ axes.T, np.eye(3)) and np.linalg.det(axes) > 0
-    ros = pose(*(np.array([-1.0, 1.0, -1.0]) * 2 * np.pi / 3 / 3**0.5), 0, 0, 0)
-    upright = Pose(ros.rotation[None], ros.translation[None])
-    assert np.allclose(plan_axes(upright), np.eye(3)), "x and y stay what they are where z is up"
 
 
 def test_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:

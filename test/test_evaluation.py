@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,14 +57,17 @@ def test_medians_are_of_accepted_answers() -> None:
     summary = summarise(ANSWERS, 4.0)
     assert summary.median_rotation_deg == pytest.approx((1.5 + 4.0) / 2)
     assert summary.median_translation == pytest.approx((0.10 + 0.20) / 2)
-    assert summary.latency_ms == {"p50": pytest.approx(450.0), "p95": pytest.approx(765.0)}
-    assert summary.stages_ms == {"network": pytest.approx(112.5), "total": pytest.approx(450.0)}
+    assert summary.latency_ms == {q: pytest.approx(v) for q, v in {"p50": 450, "p95": 765, "p99": 793}.items()}
+    assert summary.stages_ms == {"network": {q: pytest.approx(v / 4) for q, v in summary.latency_ms.items()}}
+    assert summary.translation["p50"] == pytest.approx(summary.median_translation)
+    assert list(summary.rotation_deg.values()) == sorted(summary.rotation_deg.values())
 
 
 def test_without_an_accepted_answer_there_are_no_medians() -> None:
     summary = summarise(ANSWERS[-2:], 4.0)
     assert (summary.queries, summary.accepted, summary.wrong) == (2, 0, 0)
     assert summary.median_rotation_deg is None and summary.median_translation is None
+    assert summary.rotation_deg == summary.translation == {} and summary.intervals["wrong"] is None
     assert set(summary.recall.values()) == {0.0}
 
 
@@ -95,3 +99,10 @@ def test_a_pose_line_without_a_pose_has_its_seven_columns() -> None:
     words = pose_line(answer(None, "no_pose")).split()
     assert len(words) == 10
     assert words[1:8] == ["nan"] * 7
+
+
+def test_wrong_is_by_metres_or_where_there_are_none_by_the_depth() -> None:
+    far = replace(answer(moved(0.4, 0.0)), view_depth=4.0)
+    assert (summarise([far], 100.0, "metre").wrong, summarise([far], 100.0, "arbitrary").wrong) == (0, 1)
+    assert summarise([replace(far, view_depth=None)], 100.0, "arbitrary").wrong == 0
+    assert summarise([answer(moved(0.0, 11.0))], 100.0, "arbitrary").wrong == 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nre_ros.evaluation.health import advice, draw_health, worst_areas
-from nre_ros.evaluation.metrics import Answer
+from nre_ros.evaluation.metrics import Answer, Scale
 from nre_ros.evaluation.plan import plan_of
 from nre_ros.geometry import Pose
 from nre_ros.mapping import Map
@@ -40,7 +40,7 @@ def queries(x: float, y: float, heading_deg: float, kinds: str) -> list[Answer]:
 
 def test_areas_are_where_queries_fail_worst_first() -> None:
     answers = [*queries(0, 0, 0, "rrrnrr"), *queries(9, 0, 90, "nnr"), *queries(0, 9, 180, "nwnwr")]
-    areas = worst_areas(answers, radius=1.0)
+    areas = worst_areas(answers, radius=1.0, scale=Scale())
     assert [(area.failed, area.queries) for area in areas] == [(4, 5), (2, 3)]
     np.testing.assert_allclose(areas[0].centre, [0.075, 9, 1], atol=1e-9)
     np.testing.assert_allclose(areas[0].direction, [-1, 0, 0], atol=1e-9)
@@ -49,14 +49,14 @@ def test_areas_are_where_queries_fail_worst_first() -> None:
 
 
 def test_the_same_place_seen_the_other_way_is_another_area() -> None:
-    areas = worst_areas([*queries(0, 0, 0, "rrrr"), *queries(0, 0, 180, "nnn")], radius=1.0)
+    areas = worst_areas([*queries(0, 0, 0, "rrrr"), *queries(0, 0, 180, "nnn")], radius=1.0, scale=Scale())
     assert [(area.failed, area.queries) for area in areas] == [(3, 3)]
 
 
 def test_single_failures_make_no_area() -> None:
     answers = [*queries(0, 0, 0, "rrn"), *queries(20, 0, 0, "n"), query(None, "refused")]
-    assert worst_areas(answers, radius=1.0) == []
-    assert worst_areas([], radius=1.0) == []
+    assert worst_areas(answers, radius=1.0, scale=Scale()) == []
+    assert worst_areas([], radius=1.0, scale=Scale()) == []
     assert "no area" in advice([], "metre")[0]
 
 

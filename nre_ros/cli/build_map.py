@@ -17,7 +17,13 @@ from tqdm import tqdm
 
 from nre_ros.cli.children import ended_by_sigterm
 from nre_ros.cli.network_options import add_network_arguments, network_values
-from nre_ros.cli.recording_options import add_every_argument, add_recording_arguments, every_of, recording_of
+from nre_ros.cli.recording_options import (
+    add_every_argument,
+    add_ground_truth_arguments,
+    add_recording_arguments,
+    every_of,
+    recording_of,
+)
 from nre_ros.config import BuilderConfig, parse_assignments, with_values
 from nre_ros.errors import CalibrationError, MapError, RecordingError
 from nre_ros.recordings.frame import Frame
@@ -34,6 +40,7 @@ _NO_SOURCE = {"command", "recording", "output", "fresh", "network", "weights", "
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("build-map", help="a posed recording to a map")
     add_recording_arguments(parser)
+    add_ground_truth_arguments(parser)
     parser.add_argument(
         "-o", "--output", required=True, metavar="MAP", help="folder of the map; an old one is replaced"
     )

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from nre_ros.cli.evaluate_asking import evaluation_of, judged_map, queries_of
 from nre_ros.cli.figures import write_json
 from nre_ros.cli.localizing import add_localizing_arguments, localizer_of
-from nre_ros.cli.network_options import network_values
-from nre_ros.cli.recording_options import add_every_argument, every_of, recording_of
-from nre_ros.config import LocalizerConfig, parse_assignments, with_values
-from nre_ros.errors import RecordingError
+from nre_ros.cli.recording_options import add_every_argument, add_ground_truth_arguments, recording_of
+from nre_ros.errors import NreError
+from nre_ros.recordings import Recording
 
 if TYPE_CHECKING:
-    from nre_ros.evaluation import Summary
+    import numpy as np
+
+    from nre_ros.evaluation import Answer
     from nre_ros.evaluation.degradations import Degradation
-    from nre_ros.evaluation.retrieval_recall import RetrievalJudge, RetrievalSummary, Retrieved
+    from nre_ros.evaluation.evaluated import Evaluation
     from nre_ros.localization import Localizer
-    from nre_ros.recordings import Frame
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("evaluate", help="localize the images of a posed recording and measure the errors")
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="localize the images of a posed recording and measure the errors",
+        description="Exit code 1 when nothing can be said, or when --baseline is beaten beyond noise.",
+    )
     add_localizing_arguments(parser)
     add_every_argument(parser)
-    parser.add_argument(
+    add_ground_truth_arguments(parser)
+    asking = parser.add_argument_group("what is asked")
+    asking.add_argument(
         "--degrade",
         action="append",
         default=[],
@@ -36,87 +43,104 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="make the queries worse: hard, extreme, or a chain such as blur:9,dark:0.35 "
         "(blur, dark, gamma, noise, grey, exposure, occlusion, jpeg, rotation, wrong_focal)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write all figures and poses")
-    parser.add_argument("--pictures", metavar="FOLDER", help="write overlay, trajectory, map and health as PNG")
+    asking.add_argument(
+        "--negatives", nargs="+", default=[], metavar="RECORDING", help="other places: none may be answered"
+    )
+    asking.add_argument(
+        "--through-node", action="store_true", help="replay over DDS into the real node and judge what it publishes"
+    )
+    asking.add_argument(
+        "--node-set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of that node, such as tf_mode",
+    )
+    asking.add_argument(
+        "--align", choices=("se3", "sim3"), help="fit the frame of the truth to the answers first (default: never)"
+    )
+    asking.add_argument(
+        "--unit", choices=("metre", "arbitrary"), help="what the map's unit is, where the map does not know better"
+    )
+    told = parser.add_argument_group("what is told")
+    told.add_argument("--json", metavar="FILE", help="write all figures and poses")
+    told.add_argument("--report", metavar="FILE.html", help="write one page with plots, the worst ten and the map")
+    told.add_argument("--trajectories", metavar="FOLDER", help="write estimated.tum, accepted.tum and truth.tum")
+    told.add_argument("--pictures", metavar="FOLDER", help="write trajectory, map, health and overlay as PNG")
+    told.add_argument("--baseline", metavar="OLD.json", help="compare with an earlier --json; worse: exit code 1")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises NreError; returns 0 when there are figures, however good."""
-    from nre_ros.evaluation import localize_frames, summarise
+    """Raises NreError, for a result worse than the baseline, too; returns 0 when there are figures, however good."""
+    from nre_ros.evaluation.baseline import read_baseline
     from nre_ros.evaluation.degradations import parse_degradations
-    from nre_ros.evaluation.retrieval_recall import summarise_retrieval
+    from nre_ros.evaluation.table import table
 
     chain = parse_degradations(args.degrade)
+    baseline = read_baseline(args.baseline) if args.baseline else None
     recording = recording_of(args)
     recording.require_poses()
-    frames, total = every_of(args, recording)
     localizer = localizer_of(args)
-    judge = _judge(args, localizer)
-    retrieved: list[Retrieved] = []
-    queries = _judged(_degraded(tqdm(frames, total=total, disable=None), chain), judge, retrieved)
-    results = list(localize_frames(localizer, queries))
-    for problem in recording.problems:
-        print(problem, file=sys.stderr)
-    answers = [answer for _, _, answer in results]
-    if not answers:
-        raise RecordingError(f"{recording.name} has no query; check the recording and --split")
-    summary = summarise(answers, localizer.map.median_depth)
-    retrieval = summarise_retrieval(retrieved)
-    degraded = ",".join(map(str, chain))
-    print(_table(summary, retrieval, localizer.map.unit, degraded))
-    if args.json:
-        found = {"degrade": degraded, "retrieval": retrieval.as_dict(retrieved)}
-        write_json(args.json, found | summary.as_dict(answers))
-    if args.pictures:
-        from nre_ros.evaluation.pictures import write_pictures
-
-        write_pictures(args.pictures, localizer.map, results)
-        print(f"pictures in {args.pictures}")
+    evaluation = evaluation_of(args, recording, localizer, chain)
+    print(table(evaluation))
+    _write(args, evaluation, recording, localizer, chain)
+    if baseline is not None:
+        _compare(baseline, evaluation, args.baseline)
     return 0
 
 
-def _judge(args: argparse.Namespace, localizer: Localizer) -> RetrievalJudge:
-    from nre_ros.evaluation.retrieval_recall import RetrievalJudge
-    from nre_ros.features import configured_network
+def _write(
+    args: argparse.Namespace,
+    evaluation: Evaluation,
+    recording: Recording,
+    localizer: Localizer,
+    chain: Sequence[Degradation],
+) -> None:
+    """All files that were asked for."""
+    if args.json:
+        write_json(args.json, evaluation.as_dict())
+    if args.trajectories:
+        from nre_ros.evaluation.trajectories import write_trajectories
 
-    config = with_values(LocalizerConfig(), parse_assignments(LocalizerConfig(), args.set) | network_values(args))
-    return RetrievalJudge(localizer.map, configured_network(config), config.max_image_side)
+        write_trajectories(args.trajectories, evaluation.answers)
+    if not (args.pictures or args.report):
+        return
+    from nre_ros.evaluation.overlays import overlays_of
+    from nre_ros.evaluation.pictures import typical_answer, write_image, write_pictures
+    from nre_ros.evaluation.report import write_report
+    from nre_ros.evaluation.worst import worst_answers
+
+    map_ = judged_map(args, localizer)
+
+    def again(answers: Sequence[Answer]) -> dict[int, np.ndarray]:
+        return overlays_of(localizer, queries_of(args, recording, chain, "overlays"), answers)
+
+    if args.pictures:
+        write_pictures(args.pictures, map_, evaluation.answers)
+        typical = typical_answer(evaluation.answers)
+        if typical is not None:
+            answer = evaluation.answers[typical]
+            write_image(Path(args.pictures) / "overlay.png", again([answer])[answer.stamp_ns])
+        print(f"pictures in {args.pictures}")
+    if args.report:
+        worst = worst_answers(evaluation.answers, evaluation.scale)
+        write_report(args.report, evaluation, map_, worst, again(worst), _command_line(args))
+        print(f"report in {args.report}")
 
 
-def _degraded(frames: Iterable[Frame], chain: Sequence[Degradation]) -> Iterator[Frame]:
-    from nre_ros.evaluation.degradations import degrade
-
-    return (degrade(frame, chain) if chain else frame for frame in frames)
-
-
-def _judged(frames: Iterable[Frame], judge: RetrievalJudge, into: list[Retrieved]) -> Iterator[Frame]:
-    """The frames, as they pass by; what retrieval made of them goes into the list."""
-    for frame in frames:
-        judgement = judge.judge(frame)
-        if judgement is not None:
-            into.append(judgement)
-        yield frame
+def _command_line(args: argparse.Namespace) -> str:
+    """As it was typed, or as another command says that it could have been."""
+    return str(getattr(args, "told_as", shlex.join(["nre_ros", *sys.argv[1:]])))
 
 
-def _table(summary: Summary, retrieval: RetrievalSummary, unit: str, degraded: str) -> str:
-    def number(value: float | None, digits: int) -> str:
-        return "none accepted" if value is None else f"{value:.{digits}f}"
+def _compare(baseline: list[dict[str, object]], evaluation: Evaluation, path: str) -> None:
+    """Raises NreError when something became worse."""
+    from nre_ros.evaluation.baseline import compare, records_of
 
-    rows = [("degraded by", degraded)] if degraded else []
-    rows += [("queries", str(summary.queries)), ("accepted", str(summary.accepted)), ("wrong", str(summary.wrong))]
-    for name, value in summary.recall.items():
-        rows.append((f"recall {name.replace('_', ' ')}", f"{100 * value:.1f} %"))
-    for name, value in summary.recall_of_depth.items():
-        rows.append((f"recall {name.replace('_', ' of the map depth, ')}", f"{100 * value:.1f} %"))
-    for name, value in summary.recall_of_view_depth.items():
-        rows.append((f"recall {name.replace('_', ' of the view depth, ')}", f"{100 * value:.1f} %"))
-    for rank, value in retrieval.recall.items():
-        rows.append((f"retrieval recall@{rank}", f"{100 * value:.1f} %"))
-    if retrieval.outside:
-        rows.append(("queries that share no keyframe's view", str(retrieval.outside)))
-    rows.append(("median rotation", f"{number(summary.median_rotation_deg, 3)} deg"))
-    rows.append(("median translation", f"{number(summary.median_translation, 4)} {unit}"))
-    rows.append(("latency p50 / p95", f"{summary.latency_ms['p50']:.0f} / {summary.latency_ms['p95']:.0f} ms"))
-    rows += [(f"  {stage}", f"{value:.0f} ms") for stage, value in summary.stages_ms.items() if stage != "total"]
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+    changes = compare(baseline, records_of(evaluation.answers, evaluation.scale))
+    print(f"against {path} (99 % intervals of the change):")
+    for change in sorted(changes, key=lambda change: change.verdict):
+        print(f"  {change.verdict:<7} {change}")
+    worse = [str(change) for change in changes if change.verdict == "worse"]
+    if worse:
+        raise NreError(f"worse than {path} beyond noise: {', '.join(worse)}")

@@ -7,8 +7,11 @@ import itertools
 from collections.abc import Iterator
 
 from nre_ros.errors import ConfigError
+from nre_ros.geometry.pose_track import IDENTITY
 from nre_ros.recordings import Recording, open_recording
+from nre_ros.recordings.bag_poses import extrinsics_from_text
 from nre_ros.recordings.frame import Frame
+from nre_ros.recordings.ground_truth import ReposedRecording
 
 _BAG_OPTIONS = {
     "image_topic": "colour images",
@@ -35,10 +38,39 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name.replace('_', '-')}", default="", metavar="NAME", help=text)
 
 
-def recording_of(args: argparse.Namespace) -> Recording:
-    """Open what the arguments name; raises RecordingError."""
+def bag_options_of(args: argparse.Namespace) -> dict[str, str]:
+    """Those that were given, as keywords of :func:`open_recording`."""
     given = {name: getattr(args, name) for name in _BAG_OPTIONS}
-    return open_recording(args.recording, **{name: value for name, value in given.items() if value})
+    return {name: value for name, value in given.items() if value}
+
+
+def recording_of(args: argparse.Namespace) -> Recording:
+    """Open what the arguments name, posed by --ground-truth where that is given; raises RecordingError."""
+    recording = open_recording(args.recording, **bag_options_of(args))
+    file = getattr(args, "ground_truth", "")
+    if not file:
+        return recording
+    extrinsics = args.ground_truth_extrinsics
+    return ReposedRecording(recording, file, extrinsics_from_text(extrinsics) if extrinsics else IDENTITY)
+
+
+def add_ground_truth_arguments(parser: argparse.ArgumentParser) -> None:
+    """--ground-truth FILE and what it is of; :func:`recording_of` reads them."""
+    group = parser.add_argument_group("poses from a file")
+    group.add_argument(
+        "--ground-truth",
+        default="",
+        metavar="FILE",
+        help="instead of the recording's own: 'timestamp tx ty tz qx qy qz qw' (TUM), interpolated at the images' "
+        "stamps, or 'image-name qw qx qy qz tx ty tz' of camera_from_map (COLMAP)",
+    )
+    group.add_argument(
+        "--ground-truth-extrinsics",
+        default="",
+        metavar="NUMBERS",
+        help="posed_from_camera as 'x y z qx qy qz qw', where FILE holds the poses of something else than the "
+        "camera's optical frame",
+    )
 
 
 def add_every_argument(parser: argparse.ArgumentParser) -> None:

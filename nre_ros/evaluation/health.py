@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from nre_ros.evaluation.metrics import WRONG_DEG, WRONG_METRES, Answer
+from nre_ros.evaluation.metrics import Answer, Scale, is_wrong
 from nre_ros.evaluation.plan import Plan, density_plan, draw_views, plan_of
 from nre_ros.geometry import Pose
 from nre_ros.mapping import Map
@@ -33,19 +33,14 @@ class Area:
     failed: int
 
 
-def is_wrong(answer: Answer) -> bool:
-    angle, distance = answer.error()
-    return answer.accepted and (distance > WRONG_METRES or angle > WRONG_DEG)
-
-
-def worst_areas(answers: Sequence[Answer], radius: float) -> list[Area]:
+def worst_areas(answers: Sequence[Answer], radius: float, scale: Scale) -> list[Area]:
     """Up to :data:`MOST_AREAS` areas in which answers with a truth most often failed, worst first, none twice."""
     judged = [answer for answer in answers if answer.truth is not None]
     if not judged:
         return []
     poses = torch.stack([answer.truth.matrix() for answer in judged if answer.truth is not None]).numpy()
     centres, looks = poses[:, :3, 3], poses[:, :3, 2]
-    failed = np.array([not answer.accepted or is_wrong(answer) for answer in judged])
+    failed = np.array([not answer.accepted or is_wrong(answer, scale) for answer in judged])
     apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
     together = (apart <= radius) & (looks @ looks.T >= np.cos(np.deg2rad(VIEW_DEG)))
     areas: list[Area] = []
@@ -75,12 +70,13 @@ def advice(areas: Sequence[Area], unit: str) -> list[str]:
 def draw_health(map_: Map, answers: Sequence[Answer]) -> Figure:
     """Queries at their true places from above, by what became of them, and the areas to map again."""
     plan = plan_of(map_.map_from_keyframe)
-    areas = worst_areas(answers, radius=map_.median_depth / 2)
+    scale = Scale(map_.unit, map_.median_depth)
+    areas = worst_areas(answers, map_.median_depth / 2, scale)
     figure, axes = density_plan(map_, plan)
     kinds = {
-        ("tab:green", "right"): [a for a in answers if a.accepted and not is_wrong(a)],
+        ("tab:green", "right"): [a for a in answers if a.accepted and not is_wrong(a, scale)],
         ("tab:orange", "refused"): [a for a in answers if not a.accepted],
-        ("tab:red", "wrong"): [a for a in answers if is_wrong(a)],
+        ("tab:red", "wrong"): [a for a in answers if is_wrong(a, scale)],
     }
     for (colour, label), some in kinds.items():
         draw_views(axes, _truths(some), plan, colour, label)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
 from nre_ros.evaluation.metrics import Answer
+from nre_ros.geometry import Camera, Pose
 from nre_ros.localization import Localization, Localizer
+from nre_ros.localization.localizer import View
+from nre_ros.mapping import Map
 from nre_ros.recordings import Frame
 
+Watch = Callable[[Frame, View, Localization], None]
+"""Told of every frame, what the network made of it and what came of that: for those who want to know more."""
 
-def localize_frames(localizer: Localizer, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Localization, Answer]]:
+
+def localize_frames(
+    localizer: Localizer, frames: Iterable[Frame], watch: Watch | None = None
+) -> Iterator[tuple[Frame, Localization, Answer]]:
     """Each frame with its localization and the answer that counts; the true pose is the frame's own."""
     for frame in frames:
-        found = localizer.localize(frame.image_rgb, frame.camera)
+        view = localizer.see(frame.image_rgb, frame.camera)
+        found = localizer.search(view)
+        if watch is not None:
+            watch(frame, view, found)
         answer = Answer(
             frame.stamp_ns,
             frame.name,
@@ -25,16 +36,17 @@ def localize_frames(localizer: Localizer, frames: Iterable[Frame]) -> Iterator[t
             frame.map_from_cam,
             found.timings_ms["total"],
             found.timings_ms,
-            _view_depth(frame, found),
+            covariance=found.covariance,
         )
         yield frame, found, answer
 
 
-def _view_depth(frame: Frame, found: Localization) -> float | None:
-    """Median depth of the landmarks asked about that lie in the image by the true pose; None if there are none."""
-    if frame.map_from_cam is None or found.points is None:
+def view_depth(map_: Map, keyframes: Iterable[int], camera: Camera, truth: Pose) -> float | None:
+    """Median depth of the keyframes' landmarks that lie in the image by the true pose; None if there are none."""
+    seen = [map_.arrays.landmark[map_.observations_of(k)].long() for k in keyframes]
+    if not seen:
         return None
-    xyz_cam = frame.map_from_cam.inverse().transform(torch.from_numpy(found.points.xyz_map).double())
-    uv_px, visible = frame.camera.project(xyz_cam)
-    depth = xyz_cam[visible & frame.camera.contains(uv_px), 2]
+    xyz_cam = truth.inverse().transform(map_.arrays.xyz_map[torch.unique(torch.cat(seen))].double())
+    uv_px, visible = camera.project(xyz_cam)
+    depth = xyz_cam[visible & camera.contains(uv_px), 2]
     return float(depth.median()) if len(depth) else None

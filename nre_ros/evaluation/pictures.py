@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from nre_ros.errors import RecordingError
 from nre_ros.evaluation.health import draw_health
 from nre_ros.evaluation.metrics import Answer
+from nre_ros.evaluation.plan import plan_of
 from nre_ros.geometry import Pose
-from nre_ros.localization import Localization
 from nre_ros.mapping import Map
-from nre_ros.recordings import Frame
 
 _LOUDEST_POINTS = 60_000
 """More landmarks than this are thinned out: the cloud looks the same and the file stays small."""
@@ -27,10 +26,10 @@ _LOUDEST_POINTS = 60_000
 _LEGEND_PX = 520
 
 
-def write_pictures(folder: str | Path, map_: Map, results: Sequence[tuple[Frame, Localization, Answer]]) -> list[Path]:
-    """``map.png``, ``trajectory.png``, ``health.png`` and, if a query has a pose, ``overlay.png`` of a typical one.
+def write_pictures(folder: str | Path, map_: Map, answers: Sequence[Answer]) -> list[Path]:
+    """``map.png``, ``trajectory.png`` and ``health.png``. Returns the files.
 
-    Raises RecordingError when they cannot be written. Returns the files.
+    Raises RecordingError when they cannot be written.
     """
     target = Path(folder)
     try:
@@ -38,16 +37,9 @@ def write_pictures(folder: str | Path, map_: Map, results: Sequence[tuple[Frame,
     except OSError as error:
         raise RecordingError(f"{target} cannot hold pictures: {error}") from None
     files = [target / "map.png", target / "trajectory.png", target / "health.png"]
-    answers = [answer for _, _, answer in results]
     draw_map(map_).savefig(files[0])
     draw_trajectory(map_, answers).savefig(files[1])
     draw_health(map_, answers).savefig(files[2])
-    typical = typical_answer(answers)
-    if typical is not None:
-        frame, found, _ = results[typical]
-        if found.points is not None:
-            files.append(target / "overlay.png")
-            write_image(files[-1], draw_overlay(frame.image_rgb, found.points.uv_px, found.points.loss))
     return files
 
 
@@ -101,23 +93,9 @@ def _with_legend(canvas: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([canvas, strip[:, : canvas.shape[1]]])
 
 
-def plan_axes(map_from_cam: Pose) -> np.ndarray:
-    """(3, 3): rows right, onwards and up of a plan of the map, from the cameras' (N) mean upward direction.
-
-    x, y and z themselves where the map is about z-up, as ROS maps are.
-    """
-    up = -map_from_cam.rotation[..., :, 1].reshape(-1, 3).mean(0).double().numpy()
-    up /= max(float(np.linalg.norm(up)), 1e-12)
-    if up[2] > np.cos(np.deg2rad(15)):
-        return np.eye(3)
-    right = np.cross([0.0, 0.0, 1.0] if abs(up[2]) < 0.9 else [0.0, 1.0, 0.0], up)
-    right /= np.linalg.norm(right)
-    return np.stack([right, np.cross(up, right), up])
-
-
 def draw_trajectory(map_: Map, answers: Sequence[Answer]) -> Figure:
     """Plan of true and estimated camera positions over the map's landmarks, and the errors over the queries."""
-    axes_map = plan_axes(map_.map_from_keyframe)
+    axes_map = plan_of(map_.map_from_keyframe).axes
     figure, (plan, errors) = _figure([1.5, 1])
     _scatter_cloud(plan, _thinned(map_.xyz_map) @ axes_map.T, (0, 1), by_height=False)
     keyframes = map_.map_from_keyframe.translation.numpy() @ axes_map.T
@@ -132,10 +110,18 @@ def draw_trajectory(map_: Map, answers: Sequence[Answer]) -> Figure:
     missed = np.isnan(given).any(1)
     if missed.any():
         plan.plot(*truth[missed, :2].T, "s", color="tab:orange", markersize=7, fillstyle="none", label="no answer")
+    _show(plan, np.concatenate([keyframes, truth])[:, :2], reach=map_.median_depth / 2)
     _label(plan, "plan", map_.unit)
     plan.legend(loc="best", fontsize=8)
     _plot_errors(errors, known, map_.unit)
     return figure
+
+
+def _show(axes: Axes, cameras: np.ndarray, reach: float) -> None:
+    """All cameras (N, 2) and what is within reach of them."""
+    low, high = np.nanmin(cameras, axis=0) - reach, np.nanmax(cameras, axis=0) + reach
+    axes.set_xlim(low[0], high[0])
+    axes.set_ylim(low[1], high[1])
 
 
 def _plot_errors(axes: Axes, answers: Sequence[Answer], unit: str) -> None:
@@ -150,7 +136,7 @@ def _plot_errors(axes: Axes, answers: Sequence[Answer], unit: str) -> None:
 
 def draw_map(map_: Map) -> Figure:
     """The landmarks from above, coloured by height, and from the side, with the keyframes' positions and views."""
-    axes_map = plan_axes(map_.map_from_keyframe)
+    axes_map = plan_of(map_.map_from_keyframe).axes
     points = _thinned(map_.xyz_map) @ axes_map.T
     poses = map_.map_from_keyframe
     centres = poses.translation.numpy() @ axes_map.T

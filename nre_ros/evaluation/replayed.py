@@ -17,11 +17,15 @@ _SETTLED_NS = 10_000_000
 
 @dataclass(frozen=True)
 class Query:
-    """An image of the replayed bag: its stamp, its true ``map_from_cam`` and what odometry says, ``odom_from_cam``."""
+    """An image of the replayed bag: its stamp, its true ``map_from_cam`` and what odometry says, ``odom_from_cam``.
+
+    Where the node publishes another transform than map -> odom, the latter is from that one's child to the camera.
+    """
 
     stamp_ns: int
     map_from_cam: Pose
     odom_from_cam: Pose
+    name: str = ""
 
 
 def answers_by_pose(record: Mapping[str, Any], queries: Sequence[Query], base_from_cam: Pose) -> list[Answer]:
@@ -33,10 +37,12 @@ def answers_by_pose(record: Mapping[str, Any], queries: Sequence[Query], base_fr
     ]
 
 
-def answers_by_transform(record: Mapping[str, Any], queries: Sequence[Query]) -> list[Answer]:
+def answers_by_transform(
+    record: Mapping[str, Any], queries: Sequence[Query], parent: str = "map", child: str = "odom"
+) -> list[Answer]:
     """From the transform map -> odom that stood after each fix, with the bag's odometry at the image's stamp."""
     poses = sorted(record["poses"], key=lambda entry: entry["arrival_ns"])
-    links = [t for t in record["transforms"] if (t["parent"], t["child"]) == ("map", "odom")]
+    links = [t for t in record["transforms"] if (t["parent"], t["child"]) == (parent, child)]
     ends = [later["arrival_ns"] - _SETTLED_NS for later in poses[1:]] + [None]
     standing = {}
     for entry, end_ns in zip(poses, ends, strict=True):
@@ -61,7 +67,7 @@ def _answer(record: Mapping[str, Any], query: Query, map_from_cam: Pose | None) 
         status, reason = "rejected", "the node published no pose for this image"
     return Answer(
         stamp_ns=stamp_ns,
-        name="",
+        name=query.name,
         status=status,
         reason=reason,
         score=float("nan"),

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nre_ros.features import FeatureNetwork, limit_size
+from nre_ros.features import DenseFeatures
+from nre_ros.geometry import Camera, Pose
 from nre_ros.mapping import Map
 from nre_ros.mapping.retrieval import aggregate, nearest_keyframes
-from nre_ros.recordings import Frame
 
 RANKS = (1, 5, 20)
 SHARED_LANDMARKS = 20
@@ -57,39 +57,33 @@ class RetrievalSummary:
 class RetrievalJudge:
     """Ranks the keyframes of one map for posed queries, as the localizer does, with the truth beside it."""
 
-    def __init__(self, map_: Map, network: FeatureNetwork, max_image_side: int) -> None:
+    def __init__(self, map_: Map) -> None:
         self._map = map_
-        self._network = network
-        self._max_image_side = max_image_side
 
-    def ranking(self, frame: Frame, count: int = max(RANKS)) -> tuple[int, ...]:
-        """Ids of the ``count`` keyframes most like the frame's image, best first."""
-        image, _ = limit_size(frame.image_rgb, frame.camera, self._max_image_side)
-        arrays, device = self._map.arrays, self._network.device
-        query = aggregate(self._network.extract(image).context.values, self._map.vocabulary.to(device))
-        keyframes, _ = nearest_keyframes(query, arrays.keyframe_global, count)
+    @torch.inference_mode()
+    def ranking(self, features: DenseFeatures, count: int = max(RANKS)) -> tuple[int, ...]:
+        """Ids of the ``count`` keyframes most like an image by its features, best first."""
+        values = features.context.values
+        query = aggregate(values, self._map.vocabulary.to(values.device))
+        keyframes, _ = nearest_keyframes(query, self._map.arrays.keyframe_global, count)
         return tuple(keyframes.tolist())
 
-    def judge(self, frame: Frame) -> Retrieved | None:
-        """None for a frame without a true pose."""
-        if frame.map_from_cam is None:
-            return None
-        shares = shares_view(self._map, frame)
-        hits = (rank for rank, keyframe in enumerate(self.ranking(frame), 1) if shares[keyframe])
-        return Retrieved(frame.stamp_ns, int(shares.sum()), next(hits, None))
+    def judge(self, stamp_ns: int, ranking: Sequence[int], camera: Camera, truth: Pose) -> Retrieved:
+        shares = shares_view(self._map, camera, truth)
+        hits = (rank for rank, keyframe in enumerate(ranking, 1) if shares[keyframe])
+        return Retrieved(stamp_ns, int(shares.sum()), next(hits, None))
 
 
-def shares_view(map_: Map, frame: Frame) -> np.ndarray:
-    """Mask (K,) of the keyframes that share the view of a posed frame, by the module's definition."""
-    assert frame.map_from_cam is not None
+def shares_view(map_: Map, camera: Camera, map_from_cam: Pose) -> np.ndarray:
+    """Mask (K,) of the keyframes that share the view of a posed camera, by the module's definition."""
     arrays = map_.arrays
-    xyz_cam = frame.map_from_cam.inverse().transform(arrays.xyz_map)
-    uv_px, visible = frame.camera.project(xyz_cam)
-    inside = visible & frame.camera.contains(uv_px)
+    xyz_cam = map_from_cam.inverse().transform(arrays.xyz_map)
+    uv_px, visible = camera.project(xyz_cam)
+    inside = visible & camera.contains(uv_px)
     keyframes = map_.map_from_keyframe
     axes = keyframes.rotation[:, :, 2]
-    offset = keyframes.translation - frame.map_from_cam.translation
-    facing = axes @ frame.map_from_cam.rotation[:, 2] > np.cos(np.radians(AXES_DEG))
+    offset = keyframes.translation - map_from_cam.translation
+    facing = axes @ map_from_cam.rotation[:, 2] > np.cos(np.radians(AXES_DEG))
     shared = np.zeros(map_.keyframe_count, bool)
     for k in torch.nonzero(facing)[:, 0].tolist():
         landmark = arrays.landmark[map_.observations_of(k)].long()

@@ -127,7 +127,7 @@ class ShotRecording:
         poseless = sum(shot.map_from_cam is None for shot in shots)
         if poseless:
             self.problems.append(f"{poseless} of {len(shots)} images of {self.path} have no pose")
-        if not readable:
+        if shots and not readable:
             raise RecordingError(f"none of the {len(shots)} images of {self.path} is usable; {self.problems[-1]}")
 
     def _depth_of(self, shot: Shot) -> np.ndarray | None:

@@ -121,7 +121,7 @@ class TumRecording:
             yield Frame(stamp_ns, image, self.camera, map_from_cam, self._depth_at(stamp_ns, image), name)
         if poseless and self._track:
             self.problems.append(f"{poseless} of {len(images)} images of {self.folder} have no pose near their time")
-        if not readable:
+        if images and not readable:
             raise RecordingError(f"none of the {len(images)} images of {self.folder} is usable; {self.problems[0]}")
 
     def _read(self, name: str) -> bytes:
