@@ -82,10 +82,10 @@ class AcceptConfig:
         live=True,
     )
     rotation_deg: float = param(
-        0.5, "Standard deviation of the rotation that scores 1, degrees", low=0.001, high=90.0, live=True
+        1.0, "Standard deviation of the rotation that scores 1, degrees", low=0.001, high=90.0, live=True
     )
     position: float = param(
-        0.02,
+        0.04,
         "Standard deviation of the position that scores 1, share of the scene's depth",
         low=1e-5,
         high=10.0,

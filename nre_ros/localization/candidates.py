@@ -30,7 +30,7 @@ ALIKE = 0.9
 """A place whose best keyframe is so similar to the query, relative to the best of all, looks alike. On office and
 terrace, whole maps in good light and sparse ones in bad, 4 of 158 queries retrieve two such places."""
 
-POOL = 3
+POOL = 6
 """Landmarks looked at for each that is asked about."""
 POOL_STRIDE = 16
 """Pixels a cell at which they are looked at; finer maps are averaged down to this."""

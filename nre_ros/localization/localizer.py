@@ -28,8 +28,11 @@ from nre_ros.mapping.retrieval import aggregate, nearest_keyframes
 from nre_ros.nre import Estimate, FineStage, Outcome, coarse_loss_maps, estimate_pose
 
 NO_KEYFRAME = "the map has no keyframe where the pose is expected"
+SEARCHED = 2
+"""One of so many landmarks of a whole answer, the clearest, serves the search."""
+MIN_SEARCHED = 16
 FEWEST_IN_VIEW = 20
-"""Landmarks that must be expected in view for tracking to be tried."""
+"""Landmarks that must be expected in view for a pose to be refined on them."""
 SURE_CELLS = 1.5
 """Root mean square uncertainty of the landmarks' expected projections (coarse cells) up to which the expected pose is
 the only start: GNC on the coarse maps finds back from there (measured: 40 of 40)."""
@@ -150,7 +153,7 @@ class Localizer:
         return tuple(keyframes.tolist()), tuple(similarity.tolist())
 
     def _landmarks_of(self, view: View, keyframes: tuple[int, ...], similarity: tuple[float, ...]) -> Tensor:
-        most, device = self._config.nre.max_points, self._network.device
+        most, device = max(self._config.nre.max_points // SEARCHED, MIN_SEARCHED), self._network.device
         chosen = landmarks_to_ask(self.map, keyframes, similarity, view.features.coarse, most, device)
         view.clock.lap("landmarks")
         return chosen
@@ -163,26 +166,48 @@ class Localizer:
         within: Prior | None = None,
         starts: Pose | None = None,
     ) -> Localization:
-        """What the loss maps of the landmarks ``chosen`` (N,) say."""
+        """What the loss maps of the landmarks ``chosen`` (N,) say; unless starts are known, of those in view then."""
+        found, asked = self._estimate(view, chosen, starts)
+        if within is not None:
+            inside = _inside(found, within)
+            if starts is None and inside and inside[0] != 0:
+                best = found.poses[inside] if found.poses else None  # the best there, refined to the end
+                found, asked = self._estimate(view, chosen, best)
+                inside = _inside(found, within)
+            found = _only(found, inside)
+        if starts is None:
+            found, asked = self._settled(view, found, asked)
+        answer = self._answer(found, asked, view.camera)
+        return self._done(view, replace(answer, keyframes=keyframes))
+
+    def _estimate(self, view: View, chosen: Tensor, starts: Pose | None) -> tuple[Estimate, Candidates]:
         candidates = describe(self.map, chosen, view.features, self._network.device)
         seen, fine = view.features.coarse, view.features.fine
         coarse = coarse_loss_maps(candidates.coarse, seen.values, seen.inverse_temperature, seen.grid)
         view.clock.lap("loss_maps")
         stage = FineStage(candidates.fine, fine.values, fine.inverse_temperature, fine.grid)
+        nre, lap = self._config.nre, view.clock.lap
+        return estimate_pose(candidates.xyz_map, view.used, coarse, stage, nre, lap, starts), candidates
 
-        def estimate(starts: Pose | None) -> Estimate:
-            lap = view.clock.lap
-            return estimate_pose(candidates.xyz_map, view.used, coarse, stage, self._config.nre, lap, starts)
-
-        found = estimate(starts)
-        if within is not None:
-            inside = _inside(found, within)
-            if starts is None and inside and inside[0] != 0:
-                found = estimate(found.poses[inside] if found.poses else None)  # the best there, refined to the end
-                inside = _inside(found, within)
-            found = _only(found, inside)
-        answer = self._answer(found, candidates, view.camera)
-        return self._done(view, replace(answer, keyframes=keyframes))
+    def _settled(self, view: View, found: Estimate, asked: Candidates) -> tuple[Estimate, Candidates]:
+        """The best pose refined anew on all landmarks in its view, spread over the image, in place of those that made
+        the search easy; these often lie close together. The other hypotheses stay as they are."""
+        if found.poses is None or found.gains is None or found.rivalry is None or not len(found.rivalry):
+            return found, asked
+        map_from_cam = found.poses[0].to("cpu").inverse()
+        keyframes = keyframes_near(self.map, map_from_cam)
+        chosen = landmarks_in_view(self.map, keyframes, map_from_cam, view.used, self._config.nre.max_points)
+        view.clock.lap("landmarks")
+        if len(chosen) < FEWEST_IN_VIEW:
+            return found, asked
+        final, in_view = self._estimate(view, chosen, found.poses[[0]])
+        if final.poses is None or final.gains is None or final.rivalry is None:
+            return found, asked
+        rotation = torch.cat([final.poses.rotation[:1], found.poses.rotation[1:]])
+        translation = torch.cat([final.poses.translation[:1], found.poses.translation[1:]])
+        gains = torch.cat([final.gains[:1], found.gains[1:]])
+        rivalry = torch.cat([final.rivalry[:1], found.rivalry[1:]])
+        return replace(final, poses=Pose(rotation, translation), gains=gains, rivalry=rivalry), in_view
 
     def _done(self, view: View, answer: Localization) -> Localization:
         return replace(answer, timings_ms=view.clock.timings_ms | {"total": view.clock.since_start_ms()})

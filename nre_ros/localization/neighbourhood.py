@@ -15,6 +15,8 @@ from nre_ros.mapping import Map
 
 NEAREST = 12
 """Keyframes around the expected pose whose landmarks are looked through; neighbours see much the same."""
+WELL_SEEN = 3
+"""Keyframes that fix a landmark well; from there on, more make little difference to a pose."""
 BORDER_SHARE = 0.02
 """Landmarks expected beyond the image's edge by less than this share of its width may yet be in view."""
 
@@ -29,12 +31,15 @@ def keyframes_near(map_: Map, map_from_cam: Pose, count: int = NEAREST) -> list[
 
 
 def landmarks_in_view(map_: Map, keyframes: Sequence[int], map_from_cam: Pose, camera: Camera, most: int) -> Tensor:
-    """Indices of up to ``most`` landmarks of the keyframes that a camera there has in view, first keyframe's first."""
+    """Indices of up to ``most`` landmarks of the keyframes that a camera there has in view: those of :data:`WELL_SEEN`
+    sightings first, some of each keyframe."""
     seen = landmarks_of(map_, keyframes)
     uv_px, visible = camera.project(map_from_cam.inverse().transform(sound_points(map_, seen)))
     border = BORDER_SHARE * camera.width
     size = uv_px.new_tensor([camera.width, camera.height])
-    return seen[visible & ((uv_px > -border) & (uv_px < size + border)).all(-1)][:most]
+    seen = seen[visible & ((uv_px > -border) & (uv_px < size + border)).all(-1)]
+    sightings = map_.sightings[seen].clamp(max=WELL_SEEN)
+    return seen[sightings.argsort(descending=True, stable=True)][:most]
 
 
 def keyframes_within(map_: Map, prior: Prior) -> Tensor:

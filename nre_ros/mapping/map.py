@@ -142,6 +142,11 @@ class Map:
         if self.file is not None:
             self.file.check()
 
+    @functools.cached_property
+    def sightings(self) -> Tensor:
+        """How many keyframes see each landmark (L,) int64."""
+        return torch.bincount(self.arrays.landmark, minlength=self.landmark_count)
+
     def observations_of(self, keyframe: int) -> slice:
         start = self.arrays.keyframe_start
         return slice(int(start[keyframe]), int(start[keyframe + 1]))

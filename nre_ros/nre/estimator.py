@@ -12,10 +12,10 @@ from torch import Tensor
 from nre_ros.config import NreConfig
 from nre_ros.geometry import Camera, Pose
 from nre_ros.nre import original
-from nre_ros.nre.covariance import pose_covariance
+from nre_ros.nre.covariance import image_parts, pose_covariance
 from nre_ros.nre.fine import MIN_POINTS, FineMaps, Windows, refine_fine
 from nre_ros.nre.fpr_stage import refine_fpr
-from nre_ros.nre.gnc import linearise, point_gains, refine, sigma_levels
+from nre_ros.nre.gnc import linearise, point_gains, project_to_cells, refine, sigma_levels
 from nre_ros.nre.loss_maps import LossMaps, Peaks, find_peaks
 from nre_ros.nre.msac import Hypotheses, find_poses, rank_poses
 
@@ -229,9 +229,10 @@ def _covariance(maps: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose, si
     """As :func:`pose_covariance`, at the first of :data:`WIDENINGS` of ``sigma`` (cells) at which the cost about the
     pose is a bowl. Where it is not so at its sharpest, the pose is less sure, and so is what this gives."""
     covariance, fixed = torch.empty(0), torch.zeros((), dtype=torch.bool)
+    part = image_parts(project_to_cells(maps, xyz_map, camera, poses)[0], maps.image_cells)
     for i, wider in enumerate(WIDENINGS):
         at_pose = linearise(maps, xyz_map, camera, poses, wider * sigma, min_curvature=None)
-        there, holds = pose_covariance(at_pose)
+        there, holds = pose_covariance(at_pose, part)
         covariance = there if i == 0 else torch.where(fixed[..., None, None], covariance, there)
         fixed = holds if i == 0 else fixed | holds
         if not fixed.is_cuda and bool(fixed.all()):
