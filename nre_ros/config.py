@@ -75,7 +75,7 @@ class AcceptConfig:
     min_score: float = param(0.5, "Least score (0 to 1) of a pose that is published", low=0.0, high=1.0, live=True)
     explained_share: float = param(0.08, "Share of landmarks explained that scores 1", low=0.01, high=1.0, live=True)
     clarity: float = param(
-        0.15,
+        0.18,
         "Fine gain of the explained landmarks over the ceiling of all in view that scores 1",
         low=0.01,
         high=1.0,
