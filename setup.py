@@ -29,6 +29,7 @@ setup(
         ("share/nre_ros", ["package.xml"]),
         ("share/nre_ros/config", glob("config/*.yaml") + glob("config/*.xml") + glob("config/*.rviz")),
         ("share/nre_ros/launch", glob("launch/*.launch.py")),
+        ("share/nre_ros/maps/house", ["maps/house/map.safetensors"]),
         # pip puts console scripts into bin/ alone, where `ros2 run` and launch do not look.
         ("lib/nre_ros", ["scripts/nre_localizer", "scripts/nre_map_builder", "scripts/nre_ros"]),
     ],

@@ -146,7 +146,7 @@ def test_installed_share_is_the_source_and_ament_finds_it():
 def test_wheel_holds_weights_launch_config_and_executable_relays(tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()
-    for name in ("nre_ros", "launch", "config", "scripts", "resource"):
+    for name in ("nre_ros", "launch", "config", "maps", "scripts", "resource"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "package.xml", "LICENSE"):
         shutil.copy(ROOT / name, tree)
