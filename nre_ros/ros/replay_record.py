@@ -38,7 +38,7 @@ class ReplayRecord:
         self._own_edges: set[tuple[str, str]] = set()
         self._diagnostics: dict[str, Any] = {}
         deep = QoSProfile(depth=1000)
-        node.create_subscription(PoseStamped, pose_topic, self._take_pose, deep)
+        self._answers = node.create_subscription(PoseStamped, pose_topic, self._take_pose, deep)
         node.create_subscription(
             PoseWithCovarianceStamped, f"{pose_topic}_with_covariance", self._take_covariance, deep
         )
@@ -46,9 +46,9 @@ class ReplayRecord:
         node.create_subscription(DiagnosticArray, "/diagnostics", self._take_diagnostics, deep)
 
     def is_connected(self) -> bool:
-        """Whether the node that is to answer is there."""
+        """Whether the node that is to answer is there, and its answers would be heard."""
         names = (f"{space.rstrip('/')}/{name}" for name, space in self._node.get_node_names_and_namespaces())
-        return self._node_name in names
+        return self._node_name in names and self._answers.get_publisher_count() > 0
 
     def note_image(self, stamp_ns: int) -> None:
         """An image of that stamp is about to be published."""

@@ -24,6 +24,7 @@ from nre_ros.ros.conversions import stamp_from_ns
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 QUEUE = 100
+TF_WAIT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class ReplaySource:
         self._publishers[stored.topic].publish(stored.raw)
 
     def wait_for_subscribers(self, timeout_s: float, also: Callable[[], bool] = lambda: True) -> None:
-        """Until somebody listens to an image and, if the bag has one, to a camera_info, and ``also`` holds.
+        """Until somebody listens to an image and, if the bag has one, to a camera_info, and ``also`` holds; then until
+        somebody else listens to /tf, for a little while, as not everybody does.
 
         Raises RecordingError naming what nobody listens to.
         """
@@ -96,6 +98,16 @@ class ReplaySource:
             time.sleep(0.05)
         while not also() and time.monotonic() < deadline:
             time.sleep(0.05)
+        deadline = time.monotonic() + TF_WAIT_S
+        while not self._others_hear("/tf") and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _others_hear(self, topic: str) -> bool:
+        publisher = self._publishers.get(topic)
+        if publisher is None:
+            return True
+        own = sum(subscription.topic_name == publisher.topic_name for subscription in self._node.subscriptions)
+        return publisher.get_subscription_count() > own
 
     def _unheard(self) -> list[str]:
         for kinds in (IMAGES, (CAMERA_INFO,)):
