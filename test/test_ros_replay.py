@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,6 +33,14 @@ pytest_plugins = ["ros_fixtures"]
 START_NS = 1_700_000_000 * 10**9
 FRAMES = [replace(ros_world.frame(i + 0.5, START_NS + i * 10**8, noise_seed=i), depth_m=None) for i in range(5)]
 REMAPS = ["-r", "image:=/camera/image_raw", "-r", "camera_info:=/camera/camera_info"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def domain_of_its_own() -> Iterator[None]:
+    """Nodes that other tests killed stay in their domain's graph for a while, and seem to listen to the replay."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(1 + (int(os.environ["ROS_DOMAIN_ID"]) + 50) % 100))
+        yield
 
 
 @pytest.fixture(scope="module")
