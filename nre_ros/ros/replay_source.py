@@ -25,6 +25,8 @@ IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 QUEUE = 100
 TF_WAIT_S = 3.0
+SETTLE_S = 1.0
+"""Then everybody who listens has heard of all topics; a node that was killed seems to listen for a while, too."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class ReplaySource:
         deadline = time.monotonic() + TF_WAIT_S
         while not self._others_hear("/tf") and time.monotonic() < deadline:
             time.sleep(0.05)
+        time.sleep(SETTLE_S)
 
     def _others_hear(self, topic: str) -> bool:
         publisher = self._publishers.get(topic)
