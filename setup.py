@@ -49,7 +49,8 @@ setup(
     extras_require={
         "bench": ["poselib"],
         "eval": ["evo; python_version >= '3.11'"],
-        "test": ["hypothesis", "pytest", "pytest-timeout"],
+        "sfm": ["pycolmap>=4"],
+        "test": ["hypothesis", "pycolmap>=4", "pytest", "pytest-timeout"],
         "lint": ["mypy", "ruff", "types-PyYAML"],
     },
     zip_safe=False,

@@ -140,6 +140,13 @@ class BuilderConfig:
     keyframe_overlap: float = param(
         0.4, "Share of keypoints matched to the last keyframe below which a frame becomes one", low=0.0, high=1.0
     )
+    keyframe_sharpness: float = param(
+        0.55,
+        "Sharpness, as share of the last keyframes', below which a frame becomes one only if no sharper one shows the "
+        "same; 0: never looked at",
+        low=0.0,
+        high=1.0,
+    )
     points_per_keyframe: int = param(1500, "Keypoints looked for in a keyframe", low=50, high=20000)
     min_track_length: int = param(2, "Keyframes that must see a landmark", low=2, high=20)
     max_epipolar_px: float = param(
@@ -150,6 +157,18 @@ class BuilderConfig:
     )
     min_triangulation_deg: float = param(
         1.0, "Smallest angle between two rays that fix a landmark, degrees", low=0.0, high=90.0
+    )
+    refine_poses: bool = param(
+        False, "Refine the keyframes' poses by their landmarks; the given ones stay where others do not agree better"
+    )
+    pose_sigma_deg: float = param(
+        0.3, "Standard deviation of the given poses' rotations, for refine_poses, degrees", low=1e-4, high=45.0
+    )
+    pose_sigma_position: float = param(
+        0.01,
+        "Standard deviation of the given positions, for refine_poses, share of the median depth of the landmarks",
+        low=1e-6,
+        high=1.0,
     )
 
 
@@ -187,6 +206,13 @@ class LocalizerNodeConfig:
         "auto: from where odometry expects the robot, else anywhere; global: anywhere, always; track: once localized, "
         "only around where the robot is expected",
         choices=("auto", "global", "track"),
+        live=True,
+    )
+    recheck_every: int = param(
+        25,
+        "One of so many tracked images is also looked for in the whole map, in mode auto; 0: none",
+        low=0,
+        high=1000000,
         live=True,
     )
     consistent_fixes: int = param(

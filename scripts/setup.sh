@@ -26,7 +26,7 @@ pip() {
 echo "== dependencies (the first time this takes some minutes)"
 pip install --upgrade pip setuptools
 # setuptools warns of folders named like the package; ours is the package.
-PYTHONWARNINGS=ignore pip install --no-build-isolation --editable '.[bench,lint,test]' --requirement requirements/ros.txt
+PYTHONWARNINGS=ignore pip install --no-build-isolation --editable '.[bench,eval,lint,test]' --requirement requirements/ros.txt
 
 if ! "$venv/bin/python" -c 'import tf2_msgs.msg' 2>/dev/null; then
     echo "== tf2_msgs, generated here because no wheel of it exists"

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ros_world
+from recording_formats import write_colmap
 from small_recordings import stamp_ns, write_tum
 
 from nre_ros.cli.main import main
 from nre_ros.mapping import load_map
+from nre_ros.recordings import open_recording
 
 FRAMES = 8
 OPTIONS = ["--set", "keyframe_motion=0", "--set", "points_per_keyframe=300"]
@@ -70,6 +72,19 @@ def test_killed_runs_go_on_and_make_the_map_of_an_unbroken_one(
     assert main(["build-map", str(recording), "-o", str(tmp_path / "unbroken"), *OPTIONS]) == 0
     assert load_map(path).digest == load_map(tmp_path / "unbroken").digest
     assert not (path / "journal").exists()
+
+
+def test_a_colmap_model_in_metres_makes_a_map_in_metres(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = [replace(ros_world.frame(0.7 * i, i), depth_m=None) for i in range(3)]
+    folder = write_colmap(tmp_path / "model", frames)
+    assert main(["build-map", str(folder), "-o", str(tmp_path / "map"), *OPTIONS]) == 0
+    assert load_map(tmp_path / "map").unit == "arbitrary"
+    assert main(["build-map", str(folder), "-o", str(tmp_path / "map"), *OPTIONS, "--unit", "metre"]) == 0
+    assert load_map(tmp_path / "map").unit == "metre"
+    assert main(["convert", str(folder), "-o", str(tmp_path / "bag"), "--unit", "metre"]) == 0
+    assert open_recording(tmp_path / "bag").unit == "metre"
+    assert main(["build-map", str(folder), "-o", str(tmp_path / "map"), "--sfm", "--unit", "metre"]) == 1
+    assert "--sfm-scale" in capsys.readouterr().err
 
 
 def left_behind(recording: Path, path: Path) -> None:

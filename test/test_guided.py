@@ -16,8 +16,9 @@ from nre_ros.geometry import Pose
 from nre_ros.mapping import MapBuilder, builder, spots
 from nre_ros.mapping.guided import DenseView, find_points
 from nre_ros.mapping.keypoints import detect
-from nre_ros.mapping.landmarks import find_landmarks
+from nre_ros.mapping.landmarks import place_landmarks
 from nre_ros.mapping.spots import SAME_PX, find_spots
+from nre_ros.mapping.tracks import track_keypoints
 from nre_ros.recordings.frame import Frame
 
 BASELINES_DEG = (0.0, 25.0)
@@ -132,8 +133,11 @@ def test_sparse_keyframes_give_more_landmarks_and_right_ones(frames: list[Frame]
     kept = list(made._keyframes)
     views = [builder._view(keyframe) for keyframe in kept]
     depths, cameras = [keyframe.depth for keyframe in kept], [keyframe.camera for keyframe in kept]
-    _, matched = find_landmarks(views, depths, cameras, config, lambda *_: None)
-    sightings, guided = find_landmarks(views, depths, cameras, config, lambda *_: None, made._describe)
+    nothing = [torch.zeros(len(depth), dtype=torch.bool) for depth in depths]
+    tracks = [track_keypoints(views, nothing, 2.5, lambda *_: None, how) for how in (None, made._describe)]
+    (_, matched), (sightings, guided) = (
+        place_landmarks(mine, views, depths, cameras, config, lambda *_: None) for mine in tracks
+    )
     assert len(guided) > 1.5 * len(matched)
     wall_distance = torch.stack([guided[:, 0].abs(), guided[:, 1].abs()]).amin(0)
     assert (wall_distance < 0.05).double().mean() > 0.9, "landmarks lie on the walls"

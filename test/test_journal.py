@@ -89,6 +89,19 @@ def test_other_sessions_are_named_and_set_aside_and_never_mixed(keyframes: list[
     assert len(KeyframeJournal(tmp_path / "journal-1", FACTS)) == 1
 
 
+def test_of_the_journals_set_aside_the_newest_two_stay(keyframes: list[Keyframe], tmp_path: Path) -> None:
+    folder, said = tmp_path / "journal", []
+    (tmp_path / "journal-of-mine").mkdir()
+    for i, keyframe in enumerate(keyframes):
+        journal = KeyframeJournal(folder, FACTS)
+        journal.append(keyframe)
+        journal.close()
+        assert set_aside(folder, said.append) == tmp_path / f"journal-{i + 1}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal-3", "journal-4", "journal-of-mine"]
+    assert_same(KeyframeJournal(tmp_path / "journal-4", FACTS)[0], keyframes[3])
+    assert len(said) == 2 and "1 keyframes" in said[0] and "journal-1, are deleted" in said[0]
+
+
 def test_a_changed_parameter_or_network_is_another_session(network: FeatureNetwork) -> None:
     facts = session_facts(network, CONFIG, source="test")
     assert facts == session_facts(network, with_values(CONFIG, {"device": "cpu"}), source="test")

@@ -180,6 +180,17 @@ def test_faults_are_told(
     assert said in faults_of(spoil(corner_map, **{name: change(getattr(corner_map.arrays, name))}), tmp_path)
 
 
+def test_a_second_copy_of_what_one_keyframe_sees_is_remarked(corner_map: Map, tmp_path: Path) -> None:
+    a, rows = corner_map.arrays, corner_map.observations_of(2)
+    seen = a.landmark[rows].long()
+    copied = {name: torch.cat([getattr(a, name), getattr(a, name)[seen]]) for name in LANDMARK_ARRAYS}
+    copied["xyz_map"][corner_map.landmark_count :, 0] += 0.3
+    landmark = a.landmark.clone()
+    landmark[rows] = corner_map.landmark_count + torch.arange(len(seen), dtype=torch.int32)
+    save_map(spoil(corner_map, landmark=landmark, **copied), tmp_path)
+    assert "keyframe 2 shares no landmark with any other" in "\n".join(inspect_map(tmp_path).remarks)
+
+
 def test_a_damaged_file_is_one_fault_a_line(
     corner_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

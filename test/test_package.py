@@ -33,7 +33,7 @@ ROSDEP_KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-OPTIONAL = {"evo", "poselib"}  # imported where used, with the install hint in the error: extras_require
+OPTIONAL = {"evo", "poselib", "pycolmap"}  # imported where used, with the install hint in the error: extras_require
 NO_ROSDEP_KEY = {"safetensors"}
 OTHER_ROS_PACKAGES = {"cv_bridge", "launch", "launch_ros", "rclpy", "std_srvs", "tf2_ros", "tf_transformations"}
 

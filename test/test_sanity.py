@@ -60,8 +60,11 @@ def deep(keyframe: Keyframe, factor: float) -> Keyframe:
 
 
 def test_right_input_is_let_through_with_depth_and_without(network: FeatureNetwork, keyframes: list[Keyframe]) -> None:
-    assert built(network, keyframes) > 500
-    assert built(network, [deep(k, torch.nan) for k in keyframes]) > 300
+    for given, least in ((keyframes, 500), ([deep(k, torch.nan) for k in keyframes], 300)):
+        builder = MapBuilder(network, CONFIG, keyframes=given)
+        map_ = builder.build()
+        assert map_.landmark_count > least
+        assert map_.keyframe_count == len(keyframes) and builder.remarks == []
 
 
 @pytest.mark.parametrize(
@@ -122,3 +125,32 @@ def test_small_errors_of_real_poses_are_let_through(network: FeatureNetwork, key
         return pose @ Pose.exp(spread * torch.randn(6, generator=generator, dtype=torch.float64))
 
     assert built(network, [posed(k, shaken(k.map_from_cam)) for k in keyframes]) > 200
+
+
+def off(pose: Pose, metres: float) -> Pose:
+    """To the side, as seen by the camera."""
+    return pose @ Pose.exp(torch.tensor([0, 0, 0, metres, 0, 0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("wrong", "depth"), [((6,), True), ((3, 8), False)])
+def test_single_wrong_poses_are_named_and_left_out(
+    network: FeatureNetwork, keyframes: list[Keyframe], wrong: tuple[int, ...], depth: bool
+) -> None:
+    """Their copies of the walls would lie 0.3 m from these."""
+    given = [posed(k, off(k.map_from_cam, 0.3)) if i in wrong else k for i, k in enumerate(keyframes)]
+    builder = MapBuilder(network, CONFIG, keyframes=given if depth else [deep(k, torch.nan) for k in given])
+    map_ = builder.build()
+    assert len(builder.remarks) == len(wrong)
+    for i, remark in zip(wrong, builder.remarks, strict=True):
+        assert f"at {i}.000 s" in remark
+        assert float(remark.split(" lies ")[1].split(" m")[0]) == pytest.approx(0.3, abs=0.03)
+    assert map_.keyframe_stamps_ns.tolist() == [k.stamp_ns for i, k in enumerate(keyframes) if i not in wrong]
+    x, y, _ = map_.arrays.xyz_map.unbind(1)
+    off_the_walls = torch.minimum(x.abs(), y.abs())
+    assert float((off_the_walls > 0.1).double().mean()) < (0.01 if depth else 0.03)
+
+
+def test_too_many_wrong_poses_are_refused(network: FeatureNetwork, keyframes: list[Keyframe]) -> None:
+    given = [posed(k, off(k.map_from_cam, 0.3)) if i in (2, 6, 10) else k for i, k in enumerate(keyframes)]
+    with pytest.raises(MapError, match=r"3 of 12 keyframes have poses that contradict|do not belong to the images"):
+        built(network, given)

@@ -7,7 +7,7 @@ import sys
 
 from tqdm import tqdm
 
-from nre_ros.cli.recording_options import add_recording_arguments, recording_of
+from nre_ros.cli.recording_options import add_recording_arguments, add_unit_argument, recording_of, unit_of
 from nre_ros.recordings.bag_writer import POSE_MODES, STORAGES, BagWriter
 from nre_ros.recordings.shots import ShotRecording
 from nre_ros.recordings.tum import TumRecording
@@ -16,6 +16,7 @@ from nre_ros.recordings.tum import TumRecording
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("convert", help="any recording to a rosbag2")
     add_recording_arguments(parser)
+    add_unit_argument(parser)
     parser.add_argument("-o", "--output", required=True, metavar="BAG", help="folder of the new rosbag2")
     parser.add_argument("--split", metavar="ROLE", help="only the frames of this role, such as map or query")
     parser.add_argument("--storage", choices=STORAGES, default="mcap", help="file format (default: %(default)s)")
@@ -32,10 +33,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Raises NreError; returns 0."""
     recording = recording_of(args)
+    unit = unit_of(args, recording)
     images, poses, depths = 0, 0, 0
-    with BagWriter(
-        args.output, args.storage, pose_mode=args.pose_mode, unit=recording.unit, overwrite=args.overwrite
-    ) as writer:
+    with BagWriter(args.output, args.storage, pose_mode=args.pose_mode, unit=unit, overwrite=args.overwrite) as writer:
         total = recording.count(args.split)
         for frame in tqdm(recording.frames(args.split), total=total, unit="image", disable=None):
             original = None
@@ -48,5 +48,5 @@ def run(args: argparse.Namespace) -> int:
             depths += frame.depth_m is not None
     for problem in recording.problems:
         print(problem, file=sys.stderr)
-    print(f"{args.output}: {images} images, {poses} with pose, {depths} with depth, unit {recording.unit}")
+    print(f"{args.output}: {images} images, {poses} with pose, {depths} with depth, unit {unit}")
     return 0

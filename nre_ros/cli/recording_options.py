@@ -73,6 +73,22 @@ def add_ground_truth_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_unit_argument(parser: argparse.ArgumentParser) -> None:
+    """--unit; :func:`unit_of` reads it."""
+    parser.add_argument(
+        "--unit",
+        choices=("metre", "arbitrary"),
+        default="",
+        help="what the poses are in, where the recording does not know better: COLMAP models and transforms.json "
+        "without depth are else taken to have no unit",
+    )
+
+
+def unit_of(args: argparse.Namespace, recording: Recording) -> str:
+    """ "metre" or "arbitrary": as given, else as the recording says."""
+    return args.unit or recording.unit
+
+
 def add_every_argument(parser: argparse.ArgumentParser) -> None:
     """--every N; :func:`every_of` reads it."""
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,14 +15,20 @@ from nre_ros.config import BuilderConfig
 from nre_ros.errors import CalibrationError, MapError, RecordingError
 from nre_ros.features import DenseFeatures, FeatureNetwork, limit_size
 from nre_ros.geometry import Camera, Pose
+from nre_ros.mapping.bundle import Observations
 from nre_ros.mapping.descriptors import mean_of_each, quantised
 from nre_ros.mapping.guided import DenseView
-from nre_ros.mapping.keypoints import Keypoints, detect, match
-from nre_ros.mapping.landmarks import Sighting, find_landmarks
+from nre_ros.mapping.keypoints import Keypoints, detect
+from nre_ros.mapping.landmarks import Sighting, place_landmarks
 from nre_ros.mapping.map import Map, MapArrays
+from nre_ros.mapping.measured_depth import depth_at
+from nre_ros.mapping.misplaced import find_misplaced, without_misplaced
+from nre_ros.mapping.refinement import Refinement, refine_poses
 from nre_ros.mapping.retrieval import Vocabulary, aggregate, learn_vocabulary
 from nre_ros.mapping.sanity import check_input
-from nre_ros.mapping.tracks import View
+from nre_ros.mapping.selection import RECENT, Candidate, KeyframeSelection
+from nre_ros.mapping.sharpness import sharpness
+from nre_ros.mapping.tracks import View, track_keypoints
 from nre_ros.recordings.frame import Frame
 
 Progress = Callable[[str, int, int], None]
@@ -86,6 +92,13 @@ class MapBuilder:
         self._frame_id = frame_id
         self._unit = unit
         self._keyframes: KeyframeStore = [] if keyframes is None else keyframes
+        self.refinement: Refinement | None = None
+        """What ``config.refine_poses`` came to in the last map that was built."""
+        self.remarks: list[str] = []
+        """What the last building found wrong with single keyframes, a sentence each."""
+        self._selection = KeyframeSelection(config)
+        earlier = range(max(len(self._keyframes) - RECENT, 0), len(self._keyframes))
+        self._selection.take_up(self._keyframes[i].image_rgb() for i in earlier)
 
     @property
     def keyframe_count(self) -> int:
@@ -96,36 +109,32 @@ class MapBuilder:
         return [keyframe.map_from_cam for keyframe in self._keyframes]
 
     def add(self, frame: Frame) -> bool:
-        """Consider a frame; True if it became a keyframe, because the view moved or holds much that is new.
+        """Consider a frame; True if a keyframe came of it, because the view moved or holds much that is new.
 
+        A blurred frame waits for a sharper one: the next frames, or :meth:`settle`, decide whether it becomes one.
         Raises RecordingError for a frame without a usable pose or with depth of another size, CalibrationError for
         an image that is not of the camera's size.
         """
         pose = _checked_pose(frame)
         image, camera = limit_size(frame.image_rgb, frame.camera, self._config.max_image_side)
         keypoints = detect(image, self._config.points_per_keyframe)
-        if not self._is_new(keypoints, camera):
-            return False
-        features = self._network.extract(image)
-        uv_px = torch.from_numpy(keypoints.uv_px).float()
-        self._keyframes.append(
-            Keyframe(
-                frame.stamp_ns,
-                camera,
-                pose,
-                keypoints,
-                _depth_at(frame.depth_m, keypoints.uv_px, camera),
-                features.coarse.sample(uv_px.to(self._network.device)).half().cpu(),
-                features.fine.sample(uv_px.to(self._network.device)).half().cpu(),
-                features.context.values.half().cpu(),
-                _png(image),
-            )
-        )
-        return True
+        depth = depth_at(frame.depth_m, keypoints.uv_px, camera)
+        candidate = Candidate(frame.stamp_ns, image, camera, pose, keypoints, depth, sharpness(image))
+        last = self._keyframes[-1] if len(self._keyframes) else None
+        chosen = self._selection.choose(candidate, None if last is None else (last.keypoints, last.camera))
+        for each in chosen:
+            self._append(each)
+        return bool(chosen)
+
+    def settle(self) -> None:
+        """Make a keyframe of the frame that waits for a sharper one, if there is any: none will come."""
+        for each in self._selection.rest():
+            self._append(each)
 
     def build(self, progress: Progress | None = None) -> Map:
         """Make a map of the keyframes so far. Raises MapError when they hold too little for one."""
         tell = progress or (lambda stage, done, total: None)
+        self.settle()
         if len(self._keyframes) < 2:
             raise MapError(
                 f"a map needs at least 2 keyframes, got {len(self._keyframes)}: the camera must move and see texture"
@@ -133,14 +142,19 @@ class MapBuilder:
         views = [_view(keyframe) for keyframe in self._keyframes]
         depths = [keyframe.depth for keyframe in self._keyframes]
         check_input(views, depths, self._config.max_epipolar_px)
-        sightings, xyz_map = find_landmarks(
-            views,
-            depths,
-            [keyframe.camera for keyframe in self._keyframes],
-            self._config,
-            tell,
-            self._describe,
-        )
+        cameras = [keyframe.camera for keyframe in self._keyframes]
+        measured = [torch.isfinite(depth) for depth in depths]
+        tracks = track_keypoints(views, measured, self._config.max_epipolar_px, tell, self._describe)
+        sightings, xyz_map = place_landmarks(tracks, views, depths, cameras, self._config, tell)
+        if self._config.refine_poses and len(xyz_map):
+            seen = _observations([view.keypoints for view in views], sightings)
+            self.refinement = refine_poses(
+                _poses(views), cameras, xyz_map, seen, self._config, lambda i, n: tell("poses", i, n)
+            )
+            if self.refinement.better:
+                refined = self.refinement.map_from_cam
+                views = [replace(view, map_from_cam=refined[i]) for i, view in enumerate(views)]
+                sightings, xyz_map = place_landmarks(tracks, views, depths, cameras, self._config, tell)
         if len(xyz_map) < MIN_LANDMARKS:
             raise MapError(
                 f"only {len(xyz_map)} landmarks came of {len(self._keyframes)} keyframes, expected at least "
@@ -150,7 +164,10 @@ class MapBuilder:
         vocabulary = learn_vocabulary((keyframe.context for keyframe in self._keyframes), len(self._keyframes))
         global_descriptors = torch.stack([aggregate(k.context, vocabulary) for k in self._keyframes]).half()
         tell("retrieval", 1, 1)
-        return self._assemble(sightings, xyz_map, vocabulary, global_descriptors)
+        whole = self._assemble(_poses(views), sightings, xyz_map, vocabulary, global_descriptors)
+        wrong = find_misplaced(views, sightings, xyz_map, self._config.max_reprojection_px)
+        map_, self.remarks = without_misplaced(whole, wrong)
+        return map_
 
     def _describe(self, index: int) -> DenseView:
         keyframe = self._keyframes[index]
@@ -158,21 +175,30 @@ class MapBuilder:
         levels = {name: replace(level, values=level.values.cpu()) for name, level in vars(features).items()}
         return DenseView(keyframe.camera, keyframe.map_from_cam, DenseFeatures(**levels))
 
-    def _is_new(self, keypoints: Keypoints, camera: Camera) -> bool:
-        if not self._keyframes:
-            return True
-        last = self._keyframes[-1]
-        if last.camera != camera:
-            return True
-        pairs, _ = match(last.keypoints, keypoints)
-        fewest = max(1, min(len(keypoints), len(last.keypoints)))
-        if len(pairs) < self._config.keyframe_overlap * fewest:
-            return True
-        motion = np.linalg.norm(last.keypoints.uv_px[pairs[:, 0]] - keypoints.uv_px[pairs[:, 1]], axis=1)
-        return bool(np.median(motion) > self._config.keyframe_motion * camera.width)
+    def _append(self, chosen: Candidate) -> None:
+        features = self._network.extract(chosen.image_rgb)
+        uv_px = torch.from_numpy(chosen.keypoints.uv_px).float().to(self._network.device)
+        self._keyframes.append(
+            Keyframe(
+                chosen.stamp_ns,
+                chosen.camera,
+                chosen.map_from_cam,
+                chosen.keypoints,
+                chosen.depth,
+                features.coarse.sample(uv_px).half().cpu(),
+                features.fine.sample(uv_px).half().cpu(),
+                features.context.values.half().cpu(),
+                _png(chosen.image_rgb),
+            )
+        )
 
     def _assemble(
-        self, sightings: list[Sighting], xyz_map: Tensor, vocabulary: Vocabulary, global_descriptors: Tensor
+        self,
+        map_from_cam: Pose,
+        sightings: list[Sighting],
+        xyz_map: Tensor,
+        vocabulary: Vocabulary,
+        global_descriptors: Tensor,
     ) -> Map:
         frames = self._keyframes
         cameras = list(dict.fromkeys(keyframe.camera for keyframe in frames))
@@ -181,14 +207,13 @@ class MapBuilder:
         fine = ((_with_spots(k.fine, s.spots.fine)[s.place], s.landmark) for k, s in seen)
         coarse_bytes, coarse_scale = quantised(mean_of_each(coarse, len(xyz_map)))
         fine_bytes, fine_scale = quantised(mean_of_each(fine, len(xyz_map)))
-        uv_px = [torch.from_numpy(np.concatenate([k.keypoints.uv_px, s.spots.uv_px]))[s.place] for k, s in seen]
         arrays = MapArrays(
             xyz_map=xyz_map,
             coarse=coarse_bytes,
             coarse_scale=coarse_scale,
             fine=fine_bytes,
             fine_scale=fine_scale,
-            keyframe_pose=torch.stack([k.map_from_cam.matrix() for k in frames]),
+            keyframe_pose=map_from_cam.matrix(),
             keyframe_stamp_ns=torch.tensor([k.stamp_ns for k in frames]),
             keyframe_camera=torch.tensor([cameras.index(k.camera) for k in frames], dtype=torch.int32),
             keyframe_start=torch.tensor([0] + [len(s.place) for s in sightings]).cumsum(0),
@@ -196,7 +221,7 @@ class MapBuilder:
             context_axes=vocabulary.axes,
             vocabulary=vocabulary.centres,
             landmark=torch.cat([s.landmark for s in sightings]).int(),
-            uv_px=torch.cat(uv_px).float(),
+            uv_px=_observations([k.keypoints for k in frames], sightings).uv_px.float(),
         )
         network = self._network
         return Map(self._frame_id, self._unit, network.name, network.weights_hash, tuple(cameras), arrays)
@@ -231,23 +256,24 @@ def _checked_pose(frame: Frame) -> Pose:
     return frame.map_from_cam
 
 
-def _depth_at(depth_m: np.ndarray | None, uv_px: np.ndarray, camera: Camera) -> Tensor:
-    """Depth (N,) at keypoints of the (reduced) image: the median of 3 x 3 pixels, NaN unless these agree to 5 %."""
-    if depth_m is None or not len(uv_px):
-        return torch.full((len(uv_px),), torch.nan, dtype=torch.float64)
-    height, width = depth_m.shape
-    centre = (uv_px + 0.5) * [width / camera.width, height / camera.height] - 0.5
-    column, row = np.rint(centre).astype(int).T
-    steps = np.arange(-1, 2)
-    rows = (row[:, None, None] + steps[:, None]).clip(0, height - 1)
-    columns = (column[:, None, None] + steps[None, :]).clip(0, width - 1)
-    patch = depth_m[rows, columns].reshape(len(uv_px), 9).astype(np.float64)
-    known = np.isfinite(patch).all(1) & (patch > 0).all(1)
-    patch[~known] = np.nan
-    middle = np.full(len(uv_px), np.nan)
-    middle[known] = np.median(patch[known], axis=1)
-    steady = known & (np.ptp(patch, axis=1) < 0.05 * middle)
-    return torch.from_numpy(np.where(steady, middle, np.nan))
+def _poses(views: Sequence[View]) -> Pose:
+    """map_from_cam (K)."""
+    poses = [view.map_from_cam for view in views]
+    return Pose(torch.stack([p.rotation for p in poses]), torch.stack([p.translation for p in poses]))
+
+
+def _observations(keypoints: Sequence[Keypoints], sightings: Sequence[Sighting]) -> Observations:
+    """Which view shows which landmark where; views one after the other."""
+    uv_px = [
+        torch.from_numpy(np.concatenate([own.uv_px, mine.spots.uv_px]))[mine.place]
+        for own, mine in zip(keypoints, sightings, strict=True)
+    ]
+    count = torch.tensor([len(mine.place) for mine in sightings])
+    return Observations(
+        torch.repeat_interleave(torch.arange(len(sightings)), count),
+        torch.cat([mine.landmark for mine in sightings]),
+        torch.cat(uv_px),
+    )
 
 
 def _view(keyframe: Keyframe) -> View:

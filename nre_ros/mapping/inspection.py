@@ -13,6 +13,7 @@ from nre_ros.errors import MapError
 from nre_ros.mapping.coverage import coverage_of
 from nre_ros.mapping.map import Map, MapArrays
 from nre_ros.mapping.map_file import FILE_NAME, check_map
+from nre_ros.mapping.subset import keyframe_of
 
 LARGE_ERROR_PX = 10.0
 """No observation of a sound map is further from its landmark's projection."""
@@ -108,7 +109,7 @@ def _pose_faults(map_: Map) -> list[str]:
 
 def _reference_faults(map_: Map) -> list[str]:
     a, faults = map_.arrays, []
-    unseen = torch.nonzero(torch.bincount(a.landmark, minlength=map_.landmark_count) == 0)[:, 0]
+    unseen = torch.nonzero(map_.sightings == 0)[:, 0]
     if len(unseen):
         faults.append(f"no keyframe sees {_some(unseen, 'landmark')}")
     keyframe = torch.repeat_interleave(torch.arange(map_.keyframe_count), a.keyframe_start.diff())
@@ -153,6 +154,11 @@ def _remarks(map_: Map) -> list[str]:
     again = len(stamps) - len(torch.unique(stamps))
     if again:
         remarks.append(f"{again} keyframes have the stamp of another one")
+    shared = torch.zeros(map_.keyframe_count, dtype=torch.bool)
+    shared[keyframe_of(map_)[map_.sightings[map_.arrays.landmark.long()] > 1]] = True
+    if not bool(shared.all()):
+        alone = torch.nonzero(~shared)[:, 0]
+        remarks.append(f"{_some(alone, 'keyframe')} shares no landmark with any other: is its pose right?")
     weak = int(coverage_of(map_).weak.sum())
     if weak:
         remarks.append(

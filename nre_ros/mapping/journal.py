@@ -27,7 +27,10 @@ _SESSION = "session.json"
 _REMOVED = ".{}-{}-removed"
 """What a journal is renamed to before it is deleted file by file."""
 
-_ELSEWHERE = {"device", "weights"}
+_KEPT_ASIDE = 2
+"""Journals set aside that stay beside the one in use: the newest."""
+
+_ELSEWHERE = {"device", "weights", "refine_poses", "pose_sigma_deg", "pose_sigma_position"}
 """Parameters that change no keyframe, or that the network's hash tells."""
 
 
@@ -165,7 +168,7 @@ class KeyframeJournal(Sequence[Keyframe]):
         self.close()
         self._items, self._next = [], 0
         try:
-            kept = set_aside(folder)
+            kept = set_aside(folder, self._tell)
             self._open(folder)
         except (OSError, MapError) as error:
             self._tell(f"a new journal cannot be begun: {error}")
@@ -188,13 +191,29 @@ def discard(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def set_aside(folder: Path) -> Path:
-    """Rename a journal to the first free ``NAME-N`` beside it. Raises MapError when another process has it."""
-    number = 1
-    while (kept := folder.with_name(f"{folder.name}-{number}")).exists():
-        number += 1
+def set_aside(folder: Path, tell: Callable[[str], None] = print) -> Path:
+    """Rename a journal to ``NAME-N`` beside it, N higher than before. Raises MapError when another process has it.
+
+    Of those set aside earlier only the newest stay, :data:`_KEPT_ASIDE` in all; ``tell`` says which ones go.
+    """
+    earlier = _set_aside_before(folder)
+    kept = folder.with_name(f"{folder.name}-{1 + max(earlier, default=0)}")
     _renamed(folder, kept)
+    for number in sorted(earlier)[: 1 - _KEPT_ASIDE]:
+        count = count_keyframes(earlier[number])
+        try:
+            discard(earlier[number])
+        except MapError as error:
+            tell(str(error))
+        else:
+            tell(f"{count} keyframes set aside earlier, in {earlier[number]}, are deleted: newer ones are kept")
     return kept
+
+
+def _set_aside_before(folder: Path) -> dict[int, Path]:
+    """By number."""
+    names = {path.name.removeprefix(f"{folder.name}-"): path for path in folder.parent.glob(f"{folder.name}-*")}
+    return {int(name): path for name, path in names.items() if name.isdecimal() and path.is_dir()}
 
 
 def _renamed(folder: Path, to: Path) -> None:

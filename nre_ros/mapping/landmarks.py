@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nre_ros.config import BuilderConfig
 from nre_ros.geometry import Camera
-from nre_ros.mapping.spots import Describe, Spots
-from nre_ros.mapping.tracks import Tracks, View, track_keypoints
+from nre_ros.mapping.spots import Spots
+from nre_ros.mapping.tracks import Tracks, View
 from nre_ros.mapping.triangulation import triangulate, widest_angle_deg
 
 
@@ -40,23 +40,20 @@ class _Rays:
     depth_point: Tensor
 
 
-def find_landmarks(
+def place_landmarks(
+    tracks: Tracks,
     views: Sequence[View],
     depths: Sequence[Tensor],
     cameras: Sequence[Camera],
     config: BuilderConfig,
     tell: Callable[[str, int, int], None],
-    describe: Describe | None = None,
 ) -> tuple[list[Sighting], Tensor]:
     """Sightings per view, and landmarks (L, 3) float64 in the map frame.
 
     A keypoint with depth is a landmark even if no other view shares it; without depth, landmarks are triangulated
     from ``config.min_track_length`` views or more with enough parallax. A sighting further than
     ``config.max_reprojection_px`` from its landmark's projection is dropped, as is the worse of two in one view.
-    With ``describe``, which gives a view's dense features, keypoints that match nowhere are looked for in these too.
     """
-    measured = [torch.isfinite(depth) for depth in depths]
-    tracks = track_keypoints(views, measured, config.max_epipolar_px, tell, describe)
     rays = _gather(views, depths, cameras, tracks)
     count = int(rays.track.max()) + 1 if len(rays.track) else 0
     tell("landmarks", 0, 1)

@@ -86,7 +86,7 @@ def join(first: Map, second: Map, pairs: Pairs) -> tuple[Map, int]:
     place, weighted by observations, agrees with every observation of both.
     """
     both = _side_by_side(first, second)
-    seen = torch.bincount(both.arrays.landmark, minlength=both.landmark_count).double()
+    seen = both.sightings.double()
     second_row = pairs.second + first.landmark_count
     share = (seen[pairs.first] / (seen[pairs.first] + seen[second_row]))[:, None]
     a = both.arrays
@@ -148,7 +148,7 @@ def _distances(map_: Map) -> Tensor:
     landmark = a.landmark.long()
     distance = (a.xyz_map[landmark] - a.keyframe_pose[keyframe_of(map_), :3, 3]).norm(dim=1)
     total = torch.zeros(map_.landmark_count, dtype=torch.float64).index_add_(0, landmark, distance)
-    return total / torch.bincount(landmark, minlength=map_.landmark_count).clamp_min(1)
+    return total / map_.sightings.clamp_min(1)
 
 
 def _is_best(group: Tensor, value: Tensor) -> Tensor:

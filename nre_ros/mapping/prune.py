@@ -29,7 +29,7 @@ def prune(
 
     Raises MapError when the limits leave nothing.
     """
-    seen = torch.bincount(map_.arrays.landmark, minlength=map_.landmark_count)
+    seen = map_.sightings
     if int(seen.max()) < min_observations:
         raise MapError(f"no landmark is seen by {min_observations} keyframes; the most seen is by {int(seen.max())}")
     map_ = subset(map_, seen >= min_observations, torch.ones(map_.keyframe_count, dtype=torch.bool))
@@ -54,7 +54,7 @@ def ranked_landmarks(map_: Map) -> np.ndarray:
     keyframe, cell = observation_cells(map_)
     order = torch.argsort(map_.arrays.landmark, stable=True)
     place = (keyframe * (COLUMNS * ROWS) + cell)[order].tolist()
-    start = np.concatenate([[0], np.bincount(map_.arrays.landmark, minlength=map_.landmark_count).cumsum()]).tolist()
+    start = np.concatenate([[0], map_.sightings.numpy().cumsum()]).tolist()
     chosen = [0] * (map_.keyframe_count * COLUMNS * ROWS)
 
     def gain(landmark: int) -> float:
@@ -119,7 +119,7 @@ def _first(map_: Map, ranked: np.ndarray, count: int) -> Map:
 def _within(map_: Map, max_bytes: int) -> Map:
     """As many of the ranked landmarks as fit beside the keyframes. Raises MapError when not one does."""
     ranked = ranked_landmarks(map_)
-    seen = np.bincount(map_.arrays.landmark, minlength=map_.landmark_count)[ranked]
+    seen = map_.sightings.numpy()[ranked]
     costs = np.cumsum(_row_bytes(map_, LANDMARK_ARRAYS) + seen * _row_bytes(map_, OBSERVATION_ARRAYS))
     fixed = array_bytes(map_) - int(costs[-1])
     fitting = int(np.searchsorted(costs, max_bytes - fixed, side="right"))

@@ -115,7 +115,10 @@ def _camera(bag: BagReader, surveys: dict[str, TopicSurvey], image: str, alone: 
         options = options | source.options | {"camera_extrinsics": _EXTRINSICS}
     trouble = "no source of poses serves: " + "; ".join(s.reason for s in sources)
     if not sources:
-        trouble = "the bag has no poses: record /tf and /tf_static, or a topic of poses"
+        trouble = (
+            "the bag has no poses: record /tf and /tf_static, or a topic of poses; or let build-map --sfm find them by "
+            "the images"
+        )
     return CameraReport(image, topics.info, topics.depth, topics.frame_id, sources, skews, findings, options, trouble)
 
 

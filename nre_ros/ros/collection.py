@@ -31,7 +31,7 @@ class Use(Enum):
     """What became of a frame."""
 
     KEYFRAME = "keyframe"
-    PASSED_OVER = "too like the last keyframe"
+    PASSED_OVER = "too like the last keyframe, or blurred"
     NO_POSE = "no pose"
     REFUSED = "refused"
     PAUSED = "paused"
@@ -91,6 +91,7 @@ class Collection:
 
         Returns how many are lost because they could not be written.
         """
+        self._builder.settle()
         self.journal.flush()
         lost = max(0, self.journal.waiting - self._saved)
         if self._saved == len(self.journal):
@@ -117,13 +118,14 @@ class Collection:
 
     def save(self, path: str) -> SaveOutcome:
         """Build the map from the keyframes so far and write it."""
-        count = len(self.journal)
         try:
             map_ = self._builder.build(progress=self._note)
+            count = len(self.journal)
             self._note("writing", 0, 1)
             save_map(map_, path)
             self._saved = count
-            return SaveOutcome(map_, f"map saved to {path}: {count} keyframes, {len(map_.xyz_map)} landmarks")
+            text = f"map saved to {path}: {map_.keyframe_count} keyframes, {len(map_.xyz_map)} landmarks"
+            return SaveOutcome(map_, "; ".join([text, *self._builder.remarks]))
         except NreError as error:
             return SaveOutcome(None, f"no map was saved: {error}")
         except Exception:

@@ -136,11 +136,12 @@ class MapBuilderNode(ManagedNode[BuilderNodeConfig]):
             return KeyframeJournal(None, facts, log.warning)
         folder = Path(config.map_path) / NAME
         if not config.resume and count_keyframes(folder):
-            log.warning(f"keyframes of an interrupted session are set aside in {set_aside(folder)}: resume is false")
+            kept = set_aside(folder, log.warning)
+            log.warning(f"keyframes of an interrupted session are set aside in {kept}: resume is false")
         try:
             journal = KeyframeJournal(folder, facts, log.warning)
         except OtherSession as error:
-            log.warning(f"{error}; they are set aside in {set_aside(folder)}")
+            log.warning(f"{error}; they are set aside in {set_aside(folder, log.warning)}")
             journal = KeyframeJournal(folder, facts, log.warning)
         if journal.resumed:
             log.warning(f"found {journal.resumed} keyframes of an interrupted session in {folder}: resumed")
