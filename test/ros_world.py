@@ -101,14 +101,20 @@ def looking(centre: np.ndarray, target: np.ndarray) -> Pose:
 TWIN_AWAY_M = 20.0
 
 
-def twin_map(folder: Path, map_: Map) -> Path:
-    """A map of two places that look alike: the corner, and once more :data:`TWIN_AWAY_M` along x."""
+def twin_map(folder: Path, map_: Map, *, faded: float = 0.0) -> Path:
+    """A map of two places that look alike: the corner, and once more :data:`TWIN_AWAY_M` along x, there with noise of
+    the deviation ``faded`` (steps of the stored bytes) in the landmarks' descriptors."""
     a = map_.arrays
     away = torch.tensor([TWIN_AWAY_M, 0.0, 0.0], dtype=torch.float64)
     pose = a.keyframe_pose.clone()
     pose[:, :3, 3] += away
     double = {item.name: torch.cat([getattr(a, item.name)] * 2) for item in fields(a)}
     double |= {"context_axes": a.context_axes, "vocabulary": a.vocabulary}
+    rng = torch.Generator().manual_seed(0)
+    for name in ("coarse", "fine"):
+        exact = getattr(a, name).float()
+        noisy = exact + faded * torch.randn(exact.shape, generator=rng)
+        double[name] = torch.cat([getattr(a, name), noisy.round().clamp(-127, 127).to(torch.int8)])
     double["xyz_map"] = torch.cat([a.xyz_map, a.xyz_map + away])
     double["keyframe_pose"] = torch.cat([a.keyframe_pose, pose])
     double["landmark"] = torch.cat([a.landmark, a.landmark + len(a.xyz_map)])

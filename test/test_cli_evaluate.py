@@ -240,6 +240,10 @@ def test_through_the_node(
     assert figures["accepted"] == offline["accepted"] == QUERIES
     assert figures["median_translation"] == pytest.approx(offline["median_translation"], abs=1e-3)
     assert figures["transform"]["recall"]["0.05m_5deg"] == 1.0
+    assert figures["nees"]["count"] == QUERIES, "of the published covariances"
+    assert figures["nees"]["mean"] == pytest.approx(offline["nees"]["mean"], rel=1e-3)
+    for part in ("rotation", "translation"):
+        assert figures["nees"]["observed"][part] == offline["nees"]["observed"][part]
     assert "the node, over DDS" in capsys.readouterr().out
 
 

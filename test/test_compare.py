@@ -17,15 +17,18 @@ from paper_networks import randomised
 from small_recordings import stamp_ns, write_tum
 
 from nre_ros.cli.main import main
+from nre_ros.config import LocalizerConfig, with_values
 from nre_ros.errors import ConfigError, RecordingError
 from nre_ros.evaluation import feature_metric
-from nre_ros.evaluation.estimators import NAMES, names_of
+from nre_ros.evaluation.estimators import NAMES, Equipment, estimators, names_of
 from nre_ros.evaluation.feature_metric import DAMPINGS, fitted_metric
 from nre_ros.evaluation.keyframe_images import keyframe_frames
+from nre_ros.evaluation.questions import ask
 from nre_ros.evaluation.sift import SiftMap, enhanced
 from nre_ros.evaluation.sweeps import conditions, parse_sweep, thinned
 from nre_ros.features import FeatureNetwork
 from nre_ros.features.pixloc import PixLocNet
+from nre_ros.localization import Localizer
 from nre_ros.mapping import Map, load_map
 from nre_ros.recordings import open_recording
 
@@ -92,6 +95,35 @@ def test_thresholds_are_told(figures: dict[str, Any]) -> None:
     assert figures["nre"]["setting"] is None
     assert figures["usac_magsac_fine"]["setting"].endswith(" cells")
     assert figures["sift"]["setting"].endswith(" px")
+
+
+def test_nre_is_what_evaluate_gives_before_acceptance(
+    recording: Path, map_path: Path, tmp_path: Path, figures: dict[str, Any]
+) -> None:
+    argv = ["evaluate", recording, "--map", map_path, "--split", "query", "--json", tmp_path / "evaluated.json", *QUICK]
+    assert main([str(word) for word in argv]) == 0
+    evaluated = json.loads((tmp_path / "evaluated.json").read_text())
+    assert figures["nre"]["poses"] == [" ".join(line.split()[:8]) for line in evaluated["poses"]]
+    assert figures["nre"]["median_rotation_deg"] != figures["msac_coarse"]["median_rotation_deg"]
+
+
+def test_everybody_has_the_landmarks_in_view_for_a_second_pass(
+    corner: Map, recording: Path, network: FeatureNetwork
+) -> None:
+    """The localizer's own: found with few of them, and refined on these."""
+    config = with_values(LocalizerConfig(), ros_world.QUICK)
+    frame = next(open_recording(str(recording)).frames("query"))
+    (question,) = ask(Localizer(corner, network, config), [frame], config)
+    shown = question.in_view(question.truth)
+    assert shown is not None
+    uv_px, _ = question.view.used.project(question.truth.transform(shown.candidates.xyz_map))
+    assert len(question.search.landmarks) < len(shown.landmarks) <= config.nre.max_points
+    assert float(question.view.used.contains(uv_px).double().mean()) > 0.9
+    for name in {"nre", "re", "fpr", "usac_magsac_fine", "usac_magsac_coarse"}:
+        found = estimators([name], question.localizer, config.nre, Equipment())[name].solve(question, 1.0)
+        assert found is not None
+        again = question.in_view(found)
+        assert again is not None and len(again.landmarks) > len(question.search.landmarks)
 
 
 def test_dampings_are_fitted_where_keyframes_stand_apart(
@@ -176,7 +208,7 @@ def test_sift_landmarks_lie_where_their_keypoints_say(corner: Map, recording: Pa
     assert [frame.stamp_ns for frame in frames] == corner.keyframe_stamps_ns.tolist()
     sift = SiftMap(frames)
     held_out = ros_world.frame(1.3, 0, noise_seed=9)
-    matches = sift.matches(held_out.image_rgb, held_out.camera, corner.keyframe_stamps_ns.tolist())
+    matches = sift.matches(sift.keypoints(held_out.image_rgb), held_out.camera, corner.keyframe_stamps_ns.tolist())
     assert held_out.map_from_cam is not None
     cam_from_map = held_out.map_from_cam.inverse()
     uv_px, _ = matches.camera.project(cam_from_map.transform(torch.from_numpy(matches.xyz_map)))
@@ -184,7 +216,7 @@ def test_sift_landmarks_lie_where_their_keypoints_say(corner: Map, recording: Pa
     assert len(off) > 30
     assert float(off.median()) < 1.5
     blank = np.full((240, 320, 3), 128, np.uint8)
-    assert len(sift.matches(blank, held_out.camera, corner.keyframe_stamps_ns.tolist()).xyz_map) == 0
+    assert len(sift.matches(sift.keypoints(blank), held_out.camera, corner.keyframe_stamps_ns.tolist()).xyz_map) == 0
 
 
 def test_a_recording_without_the_keyframes_says_so(corner: Map, recording: Path, tmp_path: Path) -> None:

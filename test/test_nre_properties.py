@@ -355,7 +355,7 @@ def test_without_gnc_the_best_p3p_pose_is_the_answer() -> None:
         scene.xyz_map, CAMERA, scene.coarse, fine_stage(scene, 0, FINE_STRIDE), config, done=stages.append
     )
     batch = batched(scene.coarse)
-    hypotheses = find_poses(batch, find_peaks(batch), scene.xyz_map[None], CAMERA, config)
+    hypotheses = find_poses(batch, batch, find_peaks(batch), scene.xyz_map[None], CAMERA, config)
     assert stages == ["msac"]
     assert found.poses is not None and torch.equal(found.poses[0].matrix(), hypotheses.poses[0, 0].matrix())
     assert found.fine_share is not None and not bool(found.fine_share.any())

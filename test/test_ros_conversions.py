@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage, Image
 
 from nre_ros.errors import RecordingError
+from nre_ros.evaluation.replayed import camera_covariance
 from nre_ros.geometry import Pose
 from nre_ros.geometry.pose_track import TransformError
 from nre_ros.recordings.compressed import encode_png
@@ -79,6 +80,25 @@ def test_covariance_is_that_of_sampled_poses():
     scale = got.diagonal().sqrt()
     torch.testing.assert_close(got / scale / scale[:, None], measured / scale / scale[:, None], rtol=0, atol=0.02)
     assert torch.equal(got, got.mT)
+
+
+def test_a_published_covariance_is_read_back_and_a_wrong_one_shows():
+    """As the replay writes it down and the evaluation judges it."""
+    generator = torch.Generator().manual_seed(5)
+    root = 1e-2 * torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    covariance = root @ root.mT
+    map_from_cam, base_from_cam = random_pose(generator), random_pose(generator)
+    map_from_base = map_from_cam @ base_from_cam.inverse()
+    entry = {"xyz": map_from_base.translation.tolist(), "quat_xyzw": map_from_base.quat_xyzw().tolist()}
+
+    def read_back(lever: Pose) -> torch.Tensor:
+        published = conversions.ros_covariance(covariance, map_from_base, lever)
+        return camera_covariance({**entry, "covariance": published}, base_from_cam)
+
+    torch.testing.assert_close(read_back(base_from_cam), covariance, rtol=1e-5, atol=1e-9)
+    without_lever = Pose(base_from_cam.rotation, torch.zeros(3, dtype=torch.float64))
+    for wrong in (base_from_cam.inverse(), without_lever, Pose.identity()):
+        assert float((read_back(wrong) - covariance).norm() / covariance.norm()) > 0.1
 
 
 def test_covariance_of_the_camera_itself_only_turns_and_swaps():

@@ -20,6 +20,7 @@ from nre_ros.localization.tracker import Motion, Tracker
 from nre_ros.mapping import Map, load_map
 
 MOTION = Motion(translation_noise=0.1, rotation_noise=0.05, max_speed=1.0, max_turn_rad=0.8)
+FADED = 30.0
 SURE = (math.radians(0.3), 0.01)
 FRAMES = [ros_world.frame(0.5 + 0.1 * i, 10**9 + i * 10**8, noise_seed=i) for i in range(5)]
 
@@ -127,6 +128,62 @@ def test_a_prior_decides_between_places_that_look_alike(twins: Localizer) -> Non
         assert error(near, shifted(frame.map_from_cam, x))[1] < 0.02
     nowhere = twins.search_within(view, prior_at(shifted(frame.map_from_cam, 1000.0), 0.3, 0.5))
     assert nowhere.status is Status.NO_POSE and nowhere.map_from_cam is None
+
+
+@pytest.fixture(scope="module")
+def imitation(corner_map: Map, network: FeatureNetwork, tmp_path_factory: pytest.TempPathFactory) -> Localizer:
+    """A map with a place that looks much, but not quite, like the true one."""
+    folder = ros_world.twin_map(tmp_path_factory.mktemp("imitation"), corner_map, faded=FADED)
+    return Localizer(load_map(folder, network), network, LocalizerConfig())
+
+
+def drive(tracker: Tracker, count: int, recheck_every: int, odometry: bool = True) -> list[tuple[Localization, str]]:
+    """What a robot hears that is taken to be at the imitation while it is at the true place."""
+    start = FRAMES[0].map_from_cam
+    assert start is not None
+    tracker.expect(prior_at(shifted(start, ros_world.TWIN_AWAY_M)), FRAMES[0].stamp_ns, start)
+    heard = []
+    for i in range(count):
+        frame = FRAMES[i % 2]  # to and fro
+        stamp_ns, odom_from_cam = 10**9 + i * 10**8, frame.map_from_cam if odometry else None
+        view = tracker.localizer.see(frame.image_rgb, frame.camera)
+        found = tracker.find(view, stamp_ns, odom_from_cam, "auto", MOTION, recheck_every, 2)
+        heard.append((found, tracker.objection(found, stamp_ns, odom_from_cam, 2, MOTION) if found.accepted else ""))
+    return heard
+
+
+def whole_map(found: Localization) -> bool:
+    return "msac" in found.timings_ms
+
+
+def test_a_place_that_only_looks_right_is_tracked_until_the_whole_map_is_looked_through(imitation: Localizer) -> None:
+    for found, objection in drive(Tracker(imitation), 5, recheck_every=0):
+        assert found.accepted and found.search is Search.TRACK and not objection, found.reason
+        assert error(found, FRAMES[0].map_from_cam)[1] > 10
+    heard = drive(Tracker(imitation), 8, recheck_every=3)
+    assert [whole_map(found) for found, _ in heard] == [False] * 2 + [True] * 3 + [False] * 2 + [True]
+    assert [bool(objection) for _, objection in heard] == [False] * 2 + [True] * 2 + [False] * 4
+    assert all("held back: 20.0" in objection for _, objection in heard[2:4])
+    assert all(error(found, FRAMES[0].map_from_cam)[1] < 0.1 for found, _ in heard[4:])
+
+
+def test_without_odometry_too_a_contradiction_by_the_whole_map_waits_for_others(imitation: Localizer) -> None:
+    heard = drive(Tracker(imitation), 6, recheck_every=3, odometry=False)
+    assert [bool(objection) for _, objection in heard] == [False] * 2 + [True] * 2 + [False] * 2
+    assert error(heard[-1][0], FRAMES[1].map_from_cam)[1] < 0.1
+
+
+def test_a_right_pose_is_looked_for_in_the_whole_map_now_and_then_and_stays(localizer: Localizer) -> None:
+    tracker = Tracker(localizer)
+    searched = []
+    for i in range(8):
+        frame = FRAMES[i % 2]
+        view = localizer.see(frame.image_rgb, frame.camera)
+        found = tracker.find(view, frame.stamp_ns, frame.map_from_cam, "auto", MOTION, 3, 2)
+        assert found.accepted and not tracker.objection(found, frame.stamp_ns, frame.map_from_cam, 2, MOTION)
+        assert found.search is (Search.TRACK if i else Search.GLOBAL)
+        searched.append(whole_map(found))
+    assert searched == [True, False, False, True, False, False, True, False]
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         if case.every > 1:
             equipment = _for_map(args, names, map_, network, equipment)
         asked = _Asked(args, recording, config, map_, network, case)
-        chosen = estimators(names, config.nre, equipment)
+        chosen = estimators(names, asked.localizer, config.nre, equipment)
         settings = settings or best_settings(asked, asked.total, chosen, whole.median_depth)
         tables[case.name] = compare(asked, chosen, settings, whole.median_depth)
         if args.json:  # after every condition: a sweep takes long, and may be interrupted
@@ -115,7 +115,7 @@ class _Asked:
 
         self.total = every_of(args, recording)[1]
         self._args, self._recording, self._config, self._case = args, recording, config, case
-        self._localizer = Localizer(map_, network, config)
+        self.localizer = Localizer(map_, network, config)
 
     def __call__(self) -> Iterator[Question]:
         from nre_ros.evaluation.degradations import degrade
@@ -123,7 +123,7 @@ class _Asked:
 
         frames, _ = every_of(self._args, self._recording)
         shown = tqdm(frames, desc=self._case.name, total=self.total, disable=None)
-        return ask(self._localizer, (degrade(frame, self._case.chain) for frame in shown), self._config)
+        return ask(self.localizer, (degrade(frame, self._case.chain) for frame in shown), self._config)
 
 
 def _names(args: argparse.Namespace) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,12 @@ import torch
 from nre_ros.config import NreConfig
 from nre_ros.errors import ConfigError
 from nre_ros.evaluation.feature_metric import FeatureMetric
-from nre_ros.evaluation.questions import COARSE, MAPPED, RETRIEVED, Question
+from nre_ros.evaluation.questions import MAPPED, RETRIEVED, SEEN, Question, twice
 from nre_ros.evaluation.rivals import RIVALS, Matches, Rival, best_cells
 from nre_ros.evaluation.sift import SiftMap, enhanced
-from nre_ros.geometry import Pose
+from nre_ros.geometry import Camera, Pose
+from nre_ros.localization import Localizer
+from nre_ros.localization.evidence import Evidence
 from nre_ros.nre import estimate_pose
 
 CELL_THRESHOLDS = (0.5, 1.0, 1.5, 2.5, 4.0)
@@ -39,14 +41,14 @@ class Estimator:
     unit: str = ""
 
 
-OURS: dict[str, tuple[str, dict[str, Any], bool]] = {
-    "nre": ("NRE: MSAC, coarse and fine GNC", {}, True),
-    "msac": ("MSAC alone", {"skip_gnc": True}, False),
-    "msac_coarse": ("MSAC, coarse GNC", {}, False),
-    "re": ("RE in our estimator (Eq. 11)", {"use_re": True}, True),
-    "fpr": ("FPR (Eq. 12) from coarse NRE", {"refinement": "fpr"}, True),
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "nre": ("NRE: MSAC, coarse and fine GNC", {}),
+    "msac": ("MSAC alone", {"skip_gnc": True}),
+    "msac_coarse": ("MSAC, coarse GNC", {"fine_rounds": 0}),
+    "re": ("RE in our estimator (Eq. 11)", {"use_re": True}),
+    "fpr": ("FPR (Eq. 12) from coarse NRE", {"refinement": "fpr"}),
 }
-"""Label, what of the configuration changes, and whether there is a fine stage."""
+"""Label, and what of the configuration changes."""
 
 STAGES = ("coarse", "fine")
 RANSAC = tuple(f"{name}_{stage}" for name in RIVALS for stage in STAGES)
@@ -78,21 +80,23 @@ def names_of(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
-def estimators(names: Sequence[str], config: NreConfig, equipment: Equipment) -> dict[str, Estimator]:
-    """By name, in the order given; ``equipment`` must hold what they need."""
-    return {name: _estimator(name, config, equipment) for name in names}
+def estimators(
+    names: Sequence[str], localizer: Localizer, config: NreConfig, equipment: Equipment
+) -> dict[str, Estimator]:
+    """By name, in the order given, for questions of ``localizer``; ``equipment`` must hold what they need."""
+    return {name: _estimator(name, localizer, config, equipment) for name in names}
 
 
-def _estimator(name: str, config: NreConfig, equipment: Equipment) -> Estimator:
+def _estimator(name: str, localizer: Localizer, config: NreConfig, equipment: Equipment) -> Estimator:
     if name in OURS:
-        label, changes, fine = OURS[name]
-        return Estimator(label, MAPPED, partial(_solve_ours, config=replace(config, **changes), fine=fine))
+        label, changes = OURS[name]
+        return Estimator(label, SEEN, partial(_solve_ours, localizer=localizer.with_nre(**changes)))
     if name in RANSAC:
         key, _, stage = name.rpartition("_")
-        rival, needs = RIVALS[key], MAPPED if stage == "coarse" else COARSE
+        rival = RIVALS[key]
         window = config.fine_window if stage == "fine" else None
         solve = partial(_solve_ransac, rival=rival, window=window, seed=config.seed)
-        return Estimator(f"RE, {stage}: {rival.name}", needs, solve, CELL_THRESHOLDS, "cells")
+        return Estimator(f"RE, {stage}: {rival.name}", MAPPED, solve, CELL_THRESHOLDS, "cells")
     if name in SIFT:
         assert equipment.sift is not None
         rival, enhance = equipment.sift_rival, name == "sift_enhanced"
@@ -103,40 +107,46 @@ def _estimator(name: str, config: NreConfig, equipment: Equipment) -> Estimator:
     assert metric is not None
     whose = "our features" if name in FEATURE_METRIC else "PixLoc's"
     if name.endswith("_coarse"):
-        return Estimator(f"alignment of {whose}, from coarse NRE", COARSE, partial(_align_coarse, metric))
-    return Estimator(f"alignment of {whose}, from the keyframe", RETRIEVED, partial(_align_keyframe, metric))
+        solve = partial(_align_coarse, metric=metric, config=config)
+        return Estimator(f"alignment of {whose}, from coarse NRE", MAPPED, solve)
+    return Estimator(f"alignment of {whose}, from the keyframe", RETRIEVED, partial(_align_keyframe, metric=metric))
 
 
-@torch.inference_mode()
-def _solve_ours(question: Question, _: float, *, config: NreConfig, fine: bool) -> Pose | None:
-    stage = question.fine if fine else None
-    found = estimate_pose(question.candidates.xyz_map, question.view.used, question.loss_maps, stage, config)
-    return None if found.poses is None else found.poses[0].to("cpu")
+def _solve_ours(question: Question, _: float, *, localizer: Localizer) -> Pose | None:
+    """The localizer itself, whatever it thinks of its answer."""
+    found = localizer.search(question.view).map_from_cam
+    return None if found is None else found.inverse()
 
 
 @torch.inference_mode()
 def _solve_ransac(
     question: Question, threshold_cells: float, *, rival: Rival, window: int | None, seed: int
 ) -> Pose | None:
-    """On the best cells of the coarse maps, or of fine windows around the coarse NRE's projections."""
+    """On the best cells of the coarse maps; with a ``window`` (fine cells) then on those of the fine maps in windows
+    around its own pose. A second time on the landmarks in view."""
+    camera, asked = question.view.used, question.search
+
+    def in_windows(asked: Evidence, pose: Pose) -> Pose | None:
+        assert window is not None
+        matches = _fine_matches(asked, camera, pose, window)
+        return rival.solve(matches, threshold_cells * asked.fine.grid.stride, seed)
+
+    def on_coarse(asked: Evidence, _: Pose | None = None) -> Pose | None:
+        matches = best_cells(asked.candidates.xyz_map, asked.coarse, camera)
+        return rival.solve(matches, threshold_cells * asked.coarse.grid.stride, seed)
+
+    first = on_coarse(asked)
     if window is None:
-        matches = best_cells(question.candidates.xyz_map, question.loss_maps, question.view.used)
-        stride = question.loss_maps.grid.stride
-    elif (found := _fine_matches(question, window)) is not None:
-        matches, stride = found, question.fine.grid.stride
-    else:
-        return None
-    return rival.solve(matches, threshold_cells * stride, seed)
+        return twice(question, first, on_coarse)
+    return twice(question, None if first is None else in_windows(asked, first) or first, in_windows)
 
 
-def _fine_matches(question: Question, window: int) -> Matches | None:
-    """None where the coarse NRE found no pose."""
-    if question.start.poses is None:
-        return None
-    xyz_map, camera = question.candidates.xyz_map, question.view.used
-    uv_px, visible = camera.project(question.start.poses[0].transform(xyz_map))
+def _fine_matches(asked: Evidence, camera: Camera, pose: Pose, window: int) -> Matches:
+    """Best cells in fine windows around the projections of all landmarks in view."""
+    xyz_map = asked.candidates.xyz_map
+    uv_px, visible = camera.project(pose.to(xyz_map.device).transform(xyz_map))
     index = torch.nonzero(visible & camera.contains(uv_px))[:, 0]
-    maps = question.fine.maps(index, uv_px[index], torch.ones_like(uv_px[index, 0]), window)
+    maps = asked.fine.maps(index, uv_px[index], torch.ones_like(uv_px[index, 0]), window)
     return best_cells(xyz_map[index], maps, camera)
 
 
@@ -144,18 +154,25 @@ def _fine_matches(question: Question, window: int) -> Matches | None:
 def _solve_sift(
     question: Question, threshold_px: float, *, sift: SiftMap, rival: Rival, enhance: bool, seed: int
 ) -> Pose | None:
+    """Matched with the retrieved keyframes, and a second time with those around the first pose."""
     image = question.frame.image_rgb
-    asked = enhanced(image) if enhance else image
-    matches = sift.matches(asked, question.frame.camera, question.keyframe_stamps_ns)
-    return rival.solve(matches, threshold_px, seed)
+    keypoints = sift.keypoints(enhanced(image) if enhance else image)
+
+    def solve(stamps_ns: Sequence[int]) -> Pose | None:
+        return rival.solve(sift.matches(keypoints, question.frame.camera, stamps_ns), threshold_px, seed)
+
+    first = solve(question.stamps_ns(question.keyframes))
+    return None if first is None else solve(question.stamps_near_ns(first)) or first
 
 
-def _align_coarse(metric: FeatureMetric, question: Question, _: float) -> Pose | None:
-    poses = question.start.poses
-    return metric.refine(question, None if poses is None else poses[0])
+@torch.inference_mode()
+def _align_coarse(question: Question, _: float, *, metric: FeatureMetric, config: NreConfig) -> Pose | None:
+    asked = question.search
+    start = estimate_pose(asked.candidates.xyz_map, question.view.used, asked.coarse, None, config).poses
+    return metric.refine(question, None if start is None else start[0])
 
 
-def _align_keyframe(metric: FeatureMetric, question: Question, _: float) -> Pose | None:
+def _align_keyframe(question: Question, _: float, *, metric: FeatureMetric) -> Pose | None:
     return metric.refine(question, question.map_.map_from_keyframe[question.keyframes[0]].inverse())
 
 

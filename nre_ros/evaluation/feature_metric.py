@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nre_ros.evaluation.questions import Question
+from nre_ros.evaluation.questions import Question, twice
 from nre_ros.features import DenseFeatures, FeatureNetwork
 from nre_ros.features.pixloc import ConfidentMap, PixLocFeatures
 from nre_ros.geometry import Camera, Pose
+from nre_ros.localization.evidence import Evidence
 from nre_ros.mapping import Map
 from nre_ros.mapping.descriptors import mean_of_each
 from nre_ros.nre.fpr import FeatureLevel, align_features
@@ -63,11 +64,17 @@ class FeatureMetric:
 
     @torch.inference_mode()
     def refine(self, question: Question, start: Pose | None) -> Pose | None:
-        """``cam_from_map``, or None without a start and where too few landmarks are in view."""
+        """``cam_from_map`` on the landmarks of the search, then on those in view; None without a start and where too
+        few landmarks are in view."""
         if start is None:
             return None
-        levels = self.references.levels(self.see(question), question.landmarks)
-        return align_features(levels, question.candidates.xyz_map, question.view.used, start)
+        seen, camera = self.see(question), question.view.used
+
+        def aligned(asked: Evidence, pose: Pose) -> Pose | None:
+            levels = self.references.levels(seen, asked.landmarks)
+            return align_features(levels, asked.candidates.xyz_map, camera, pose)
+
+        return twice(question, aligned(question.search, start), aligned)
 
 
 def confident(seen: DenseFeatures) -> list[ConfidentMap]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,36 +13,36 @@ from nre_ros.errors import RecordingError
 from nre_ros.features import limit_size
 from nre_ros.geometry import Pose
 from nre_ros.localization import Localizer
-from nre_ros.localization.candidates import Candidates, describe
-from nre_ros.localization.localizer import View
+from nre_ros.localization.evidence import Evidence
+from nre_ros.localization.localizer import FEWEST_IN_VIEW, View
+from nre_ros.localization.neighbourhood import keyframes_near
 from nre_ros.mapping import Map
-from nre_ros.nre import Estimate, FineStage, LossMaps, coarse_loss_maps, estimate_pose
 from nre_ros.recordings import Frame
 
+SEEN = "seen"
 RETRIEVED = "retrieved"
 MAPPED = "mapped"
-COARSE = "coarse"
-"""What an estimator starts from, each with the one before it: the keyframes, the loss maps, the coarse NRE pose."""
-STAGES = (RETRIEVED, MAPPED, COARSE)
+"""What an estimator starts from, each with the one before it: the features, the keyframes with their landmarks, the
+loss maps of these."""
+STAGES = (SEEN, RETRIEVED, MAPPED)
 
 
 @dataclass(frozen=True)
 class Question:
     """One query. ``frame`` as given, reduced as the localizer does; its pose is the truth. ``view`` what the network
-    sees; ``keyframes`` of ``map_``, best first; ``landmarks`` (N,) of it with what the map knows of them;
-    ``loss_maps`` and ``fine`` of these; ``start`` the NRE of the coarse maps. ``spent_ms`` by stage of
-    :data:`STAGES`, not added up."""
+    sees; ``keyframes`` of the map, best first; ``search`` the loss maps of the landmarks that the localizer would
+    search with. ``spent_ms`` by stage of :data:`STAGES`, not added up."""
 
     frame: Frame
-    map_: Map
+    localizer: Localizer
     view: View
     keyframes: tuple[int, ...]
-    landmarks: torch.Tensor
-    candidates: Candidates
-    loss_maps: LossMaps
-    fine: FineStage
-    start: Estimate
+    search: Evidence
     spent_ms: Mapping[str, float]
+
+    @property
+    def map_(self) -> Map:
+        return self.localizer.map
 
     @property
     def truth(self) -> Pose:
@@ -50,9 +50,17 @@ class Question:
         assert self.frame.map_from_cam is not None
         return self.frame.map_from_cam.inverse()
 
-    @property
-    def keyframe_stamps_ns(self) -> list[int]:
-        return [int(self.map_.keyframe_stamps_ns[k]) for k in self.keyframes]
+    def in_view(self, cam_from_map: Pose) -> Evidence | None:
+        """Of the landmarks that the localizer would refine that pose on; None where these are too few."""
+        landmarks = self.localizer.propose_around(self.view, cam_from_map.to("cpu").inverse())
+        return self.localizer.ask(self.view, landmarks) if len(landmarks) >= FEWEST_IN_VIEW else None
+
+    def stamps_ns(self, keyframes: Iterable[int]) -> list[int]:
+        return [int(self.map_.keyframe_stamps_ns[k]) for k in keyframes]
+
+    def stamps_near_ns(self, cam_from_map: Pose) -> list[int]:
+        """Of the keyframes whose landmarks :meth:`in_view` takes."""
+        return self.stamps_ns(keyframes_near(self.map_, cam_from_map.to("cpu").inverse()))
 
     def ms_until(self, stage: str) -> float:
         return sum(self.spent_ms[s] for s in STAGES[: STAGES.index(stage) + 1])
@@ -66,29 +74,32 @@ def ask(localizer: Localizer, frames: Iterable[Frame], config: LocalizerConfig) 
         yield _question(localizer, frame, config)
 
 
+def twice(question: Question, first: Pose | None, again: Callable[[Evidence, Pose], Pose | None]) -> Pose | None:
+    """What ``again`` makes of a first ``cam_from_map`` and the landmarks in its view, as the localizer does with its
+    own; the first pose where there are too few or nothing comes of them."""
+    asked = None if first is None else question.in_view(first)
+    if first is None or asked is None:
+        return first
+    better = again(asked, first)
+    return first if better is None else better
+
+
 @torch.inference_mode()
 def _question(localizer: Localizer, frame: Frame, config: LocalizerConfig) -> Question:
     began = time.perf_counter()
     view = localizer.see(frame.image_rgb, frame.camera)
+    seen = time.perf_counter()
     keyframes, landmarks = localizer.propose(view)
     retrieved = time.perf_counter()
-    coarse, fine = view.features.coarse, view.features.fine
-    candidates = describe(localizer.map, landmarks, view.features, coarse.values.device)
-    loss_maps = coarse_loss_maps(candidates.coarse, coarse.values, coarse.inverse_temperature, coarse.grid)
+    search = localizer.ask(view, landmarks)
     mapped = time.perf_counter()
-    start = estimate_pose(candidates.xyz_map, view.used, loss_maps, None, config.nre)
-    ended = time.perf_counter()
-    spent_ms = {RETRIEVED: retrieved - began, MAPPED: mapped - retrieved, COARSE: ended - mapped}
+    spent_ms = {SEEN: seen - began, RETRIEVED: retrieved - seen, MAPPED: mapped - retrieved}
     image, camera = limit_size(frame.image_rgb, frame.camera, config.max_image_side)
     return Question(
         replace(frame, image_rgb=image, camera=camera, depth_m=None),
-        localizer.map,
+        localizer,
         view,
         keyframes,
-        landmarks,
-        candidates,
-        loss_maps,
-        FineStage(candidates.fine, fine.values, fine.inverse_temperature, fine.grid),
-        start,
+        search,
         {stage: 1e3 * seconds for stage, seconds in spent_ms.items()},
     )

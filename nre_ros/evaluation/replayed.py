@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,12 +29,37 @@ class Query:
 
 
 def answers_by_pose(record: Mapping[str, Any], queries: Sequence[Query], base_from_cam: Pose) -> list[Answer]:
-    """From the published PoseStamped (map_from_base). ``record`` is the JSON that the replay wrote."""
+    """From the published PoseStamped (map_from_base), with the covariance of the PoseWithCovarianceStamped.
+
+    ``record`` is the JSON that the replay wrote.
+    """
     given = {entry["stamp_ns"]: entry for entry in record["poses"]}
-    return [
-        _answer(record, query, _pose(given[query.stamp_ns]) @ base_from_cam if query.stamp_ns in given else None)
-        for query in queries
-    ]
+    unsure = {entry["stamp_ns"]: entry for entry in record.get("poses_with_covariance", ())}
+    answers = []
+    for query in queries:
+        stamp_ns = query.stamp_ns
+        answer = _answer(record, query, _pose(given[stamp_ns]) @ base_from_cam if stamp_ns in given else None)
+        if stamp_ns in unsure:
+            answer = replace(answer, covariance=camera_covariance(unsure[stamp_ns], base_from_cam))
+        answers.append(answer)
+    return answers
+
+
+def camera_covariance(entry: Mapping[str, Any], base_from_cam: Pose) -> torch.Tensor:
+    """What a published covariance says of the twist x, rotation first, in ``map_from_cam @ exp(x)``: (6, 6).
+
+    ROS means x, y, z and the rotation about the fixed axes of the map, of the base. How these answer to x is measured
+    by moving the camera a little: not the node's formula turned round, so that an error in that one shows in the NEES.
+    """
+    map_from_base = _pose(entry)
+    step = 1e-5 * torch.eye(6, dtype=torch.float64)
+    moved = (map_from_base @ base_from_cam) @ Pose.exp(torch.cat([step, -step])) @ base_from_cam.inverse()
+    turned = Pose(moved.rotation @ map_from_base.rotation.mT, torch.zeros_like(moved.translation)).log()[:, :3]
+    answered = torch.cat([moved.translation, turned], -1)
+    ros_by_twist = ((answered[:6] - answered[6:]) / 2e-5).T
+    twist_by_ros = torch.linalg.inv(ros_by_twist)
+    covariance = torch.tensor(entry["covariance"], dtype=torch.float64).reshape(6, 6)
+    return twist_by_ros @ covariance @ twist_by_ros.T
 
 
 def answers_by_transform(

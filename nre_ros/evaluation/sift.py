@@ -15,7 +15,7 @@ import torch
 from nre_ros.evaluation.rivals import Matches, undistorted
 from nre_ros.evaluation.sift_map import triangulated
 from nre_ros.geometry import Camera
-from nre_ros.mapping.keypoints import detect, match
+from nre_ros.mapping.keypoints import Keypoints, detect, match
 from nre_ros.recordings import Frame
 
 KEYPOINTS = 2000
@@ -32,9 +32,13 @@ class SiftMap:
     def __init__(self, keyframes: Iterable[Frame]) -> None:
         self._keyframes = triangulated(keyframes)
 
-    def matches(self, image_rgb: np.ndarray, camera: Camera, stamps_ns: Sequence[int]) -> Matches:
-        """The image's keypoints matched with one keyframe after the other; each keypoint keeps its surest match."""
-        asked = detect(image_rgb, KEYPOINTS)
+    @staticmethod
+    def keypoints(image_rgb: np.ndarray) -> Keypoints:
+        """Of a query."""
+        return detect(image_rgb, KEYPOINTS)
+
+    def matches(self, asked: Keypoints, camera: Camera, stamps_ns: Sequence[int]) -> Matches:
+        """A query's keypoints matched with one keyframe after the other; each keypoint keeps its surest match."""
         best: dict[int, tuple[float, np.ndarray]] = {}
         for stamp_ns in stamps_ns:
             keyframe = self._keyframes[stamp_ns]

@@ -33,6 +33,10 @@ class ConvBlock(nn.Module):
         self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), nn.Identity()
 
 
+def _sum(a: Tensor, b: Tensor, in_place: bool) -> Tensor:
+    return a.add_(b) if in_place else a + b
+
+
 class Residual(nn.Module):
     def __init__(self, width: int):
         super().__init__()
@@ -40,7 +44,8 @@ class Residual(nn.Module):
         self.second = ConvBlock(width, width, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.second(self.first(x)))
+        y = _sum(self.second(self.first(x)), x, in_place=not self.training)
+        return F.relu(y, inplace=not self.training)
 
 
 class Merge(nn.Module):
@@ -54,7 +59,7 @@ class Merge(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         raised = F.interpolate(self.reduce(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False)
-        return self.mix(self.lateral(fine) + raised)
+        return self.mix(_sum(raised, self.lateral(fine), in_place=not self.training))
 
 
 class CompactNet(nn.Module):

@@ -39,9 +39,11 @@ class CompactFeatures:
     @torch.inference_mode()
     def extract(self, image_rgb: np.ndarray) -> DenseFeatures:
         height, width = image_rgb.shape[:2]
-        image = torch.tensor(image_rgb, device=self.device)
-        image = image.permute(2, 0, 1)[None].to(torch.float32) / 255
-        padded = F.pad(normalize_image(image), (0, -width % 32, 0, -height % 32), mode="replicate")
+        # rows of pixels seen as channels last: what the convolutions want, without a copy
+        image = torch.tensor(image_rgb, device=self.device).to(torch.float32).permute(2, 0, 1)[None] / 255
+        padded = normalize_image(image)
+        if height % 32 or width % 32:
+            padded = F.pad(padded, (0, -width % 32, 0, -height % 32), mode="replicate")
         outputs = self._net(padded.contiguous(memory_format=torch.channels_last))
         maps = {s: self._feature_map(s, values[0], height, width) for s, values in outputs.items()}
         return DenseFeatures(coarse=maps[8], fine=maps[2], context=maps[16])

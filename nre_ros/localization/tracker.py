@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nre_ros.geometry import Pose
 from nre_ros.localization.localizer import Localizer, View
 from nre_ros.localization.prior import Prior
-from nre_ros.localization.result import Localization
+from nre_ros.localization.result import Localization, Search
 
 BEGINS_ANEW_NS = 10**9
 """Stamps that go back further than this are those of another run: a replay that began again."""
@@ -51,6 +51,8 @@ class Tracker:
     """Remembers the last believed pose. Poses are absolute, each from its own image: no error is handed on.
 
     A pose that contradicts the expected one is held back until others, each from its image, agree with it by odometry.
+    One of so many tracked images is also looked for in the whole map: a place that looks like another would else be
+    tracked for ever. Where that contradicts the tracked pose, so are the next images, until it is settled which holds.
     Not for several threads at once.
     """
 
@@ -59,10 +61,15 @@ class Tracker:
         self._last: Sighting | None = None
         self._held: list[Sighting] = []
         self._newest_ns = 0
+        self._tracked = 0
+        """Images since the whole map was looked through."""
+        self._contradicted = 0
+        """Images in a row whose tracked pose the whole map contradicted."""
 
     def forget(self) -> None:
         """The next pose may be anywhere."""
         self._last, self._held = None, []
+        self._tracked = self._contradicted = 0
 
     def begins_anew(self, stamp_ns: int) -> bool:
         """Whether an image is of another run than those before; then what they said is forgotten."""
@@ -74,44 +81,81 @@ class Tracker:
 
     def expect(self, prior: Prior, stamp_ns: int, odom_from_cam: Pose | None) -> None:
         """Somebody says that the camera is there; replaces what was known."""
-        self._last, self._held = Sighting(stamp_ns, prior, odom_from_cam, given=True), []
+        self.forget()
+        self._last = Sighting(stamp_ns, prior, odom_from_cam, given=True)
 
-    def find(self, view: View, stamp_ns: int, odom_from_cam: Pose | None, mode: str, motion: Motion) -> Localization:
-        """Search where the pose is expected, and anywhere if it is not there, as ``mode`` (of the config) allows."""
+    def find(
+        self,
+        view: View,
+        stamp_ns: int,
+        odom_from_cam: Pose | None,
+        mode: str,
+        motion: Motion,
+        recheck_every: int = 0,
+        consistent_fixes: int = 2,
+    ) -> Localization:
+        """Search where the pose is expected, and anywhere if it is not there, as ``mode`` (of the config) allows.
+
+        In mode auto every ``recheck_every``-th tracked image (0: none) is searched for anywhere as well. What is found
+        then counts where it contradicts the tracked pose, for the ``consistent_fixes`` further images that
+        :meth:`objection` needs to believe it, too.
+        """
         expected = self._expected(self._last, stamp_ns, odom_from_cam, motion)
         given = self._last is not None and self._last.given
         if expected is None or (mode == "global" and not given):
-            return self.localizer.search(view)
+            return self._anywhere(view)
         found = self.localizer.track(view, expected)
         if not found.accepted and (given or mode == "track"):
             found = self.localizer.search_within(view, expected)
         if not found.accepted and mode != "track":
-            found = self.localizer.search(view)
-        return found
+            return self._anywhere(view)
+        if mode != "auto" or found.search is not Search.TRACK or not recheck_every:
+            return found
+        self._tracked += 1
+        due = self._tracked >= recheck_every or 0 < self._contradicted <= consistent_fixes
+        return self._rechecked(found, view) if due else found
+
+    def _anywhere(self, view: View) -> Localization:
+        self._tracked = self._contradicted = 0
+        return self.localizer.search(view)
+
+    def _rechecked(self, tracked: Localization, view: View) -> Localization:
+        """What the whole map answers about a tracked image where that is believed and another, else the tracked."""
+        assert tracked.map_from_cam is not None and tracked.covariance is not None
+        contradicted, anywhere = self._contradicted, self._anywhere(view)
+        here = Prior(tracked.map_from_cam, tracked.covariance)
+        if not anywhere.accepted or anywhere.covariance is None or self._agrees(here, anywhere):
+            return replace(tracked, timings_ms=anywhere.timings_ms)
+        self._contradicted = contradicted + 1
+        return anywhere
 
     def objection(
         self, found: Localization, stamp_ns: int, odom_from_cam: Pose | None, consistent_fixes: int, motion: Motion
     ) -> str:
         """Believe an accepted pose, and return nothing; or hold it back, and say why.
 
-        Only odometry or a given pose can be contradicted: how fast a camera moves is not known well enough.
+        Only odometry, a given pose or another pose of the same image can be contradicted: how fast a camera moves is
+        not known well enough.
         """
         assert found.map_from_cam is not None and found.covariance is not None
         sighting = Sighting(stamp_ns, Prior(found.map_from_cam, found.covariance), odom_from_cam)
         expected = self._expected(self._last, stamp_ns, odom_from_cam, motion)
         known = self._last is not None and (self._last.given or None not in (self._last.odom_from_cam, odom_from_cam))
+        known = known or self._contradicted > 0
         if expected is None or not known or self._agrees(expected, found):
-            self._last, self._held = sighting, []
-            return ""
+            return self._believe(sighting)
         before = self._expected(self._held[-1], stamp_ns, odom_from_cam, motion) if self._held else None
         self._held = [*self._held, sighting] if before and self._agrees(before, found) else [sighting]
         further = len(self._held) - 1
         if further >= consistent_fixes:
-            self._last, self._held = sighting, []
-            return ""
+            return self._believe(sighting)
         off = (expected.map_from_cam.inverse() @ found.map_from_cam).log()
         jump = f"{float(off[3:].norm()):.2f} m and {math.degrees(float(off[:3].norm())):.1f} deg"
         return f"held back: {jump} from where it is expected; {further} of {consistent_fixes} further poses agree"
+
+    def _believe(self, sighting: Sighting) -> str:
+        self._last, self._held, self._contradicted = sighting, [], 0
+        return ""
 
     def _agrees(self, expected: Prior, found: Localization) -> bool:
         assert found.map_from_cam is not None

@@ -15,9 +15,10 @@ from nre_ros.nre import original
 from nre_ros.nre.covariance import image_parts, pose_covariance
 from nre_ros.nre.fine import MIN_POINTS, FineMaps, Windows, refine_fine
 from nre_ros.nre.fpr_stage import refine_fpr
-from nre_ros.nre.gnc import linearise, point_gains, project_to_cells, refine, sigma_levels
+from nre_ros.nre.gnc import linearise, point_gains, project_to_cells, refine, sigma_levels, smoothed_total
 from nre_ros.nre.loss_maps import LossMaps, Peaks, find_peaks
 from nre_ros.nre.msac import Hypotheses, find_poses, rank_poses
+from nre_ros.nre.ranking import ranking_maps
 
 WIDENINGS = (1, 2, 4)
 """Of the last sigma: where the covariance is sought."""
@@ -68,15 +69,20 @@ def estimate_pose(
     config: NreConfig,
     done: Callable[[str], None] = lambda stage: None,
     starts: Pose | None = None,
+    coarse_levels: int | None = None,
 ) -> Estimate:
     """Find the pose that minimises the NRE (Eq. 6) of landmarks ``xyz_map`` (N, 3) under their ``coarse`` maps.
 
     ``fine`` gives the last stage its windows; without it the coarse pose is final. ``done`` is told the name of each
     stage as it ends. ``starts`` are first poses ``cam_from_map`` (H,), where they are known: then nothing is sampled.
+    From such starts only the first ``coarse_levels`` of smoothing of the coarse maps are climbed, none with 0, where
+    the fine windows find on from there.
     """
     batch = replace(coarse, gain=coarse.gain[None], origin_cells=coarse.origin_cells[None])
     first = None if starts is None else starts[None]
-    return estimate_poses(xyz_map[None], camera, batch, None if fine is None else [fine], config, done, first)[0]
+    return estimate_poses(
+        xyz_map[None], camera, batch, None if fine is None else [fine], config, done, first, coarse_levels
+    )[0]
 
 
 def estimate_poses(
@@ -87,6 +93,7 @@ def estimate_poses(
     config: NreConfig,
     done: Callable[[str], None] = lambda stage: None,
     starts: Pose | None = None,
+    coarse_levels: int | None = None,
 ) -> list[Estimate]:
     """:func:`estimate_pose` for Q images of one camera at once: ``xyz_map`` (Q, N, 3), ``coarse`` maps (Q, N), ``fine``
     one source a query, ``starts`` (Q, H). A query with fewer points than another is filled up with maps of no gain."""
@@ -100,8 +107,11 @@ def estimate_poses(
     if config.use_re:
         coarse = coarse.one_hot()
         peaks, config = find_peaks(coarse), replace(config, msac_share=1.0)  # no match is more certain than another
+    counts, ranking = peaks.mass > 0, coarse
     if starts is None:
-        found = find_poses(coarse, peaks, xyz_map, camera, config)
+        if not as_original and not config.use_re:
+            ranking = ranking_maps(coarse, counts)
+        found = find_poses(coarse, ranking, peaks, xyz_map, camera, config)
     else:
         found = rank_poses(coarse, peaks, xyz_map, camera, starts, config.hypotheses)
     done("msac" if starts is None else "starts")
@@ -112,16 +122,27 @@ def estimate_poses(
     if not config.skip_gnc:
         if as_original:
             ahead = original.refine_coarse(coarse, xyz_map, camera, ahead, config)
-        else:
-            ahead, rest = _refine_coarse(coarse, xyz_map, peaks.mass > 0, camera, found, config)
+        elif coarse_levels is None or fine is None or not _windows_reach(config):
+            ahead, rest = _refine_coarse(coarse, ranking, xyz_map, counts, camera, found, config)
+        elif coarse_levels:
+            sigmas = sigma_levels(config.coarse_sigma_max, config.coarse_sigma_min)[:coarse_levels]
+            ahead = found.refined(*refine(coarse, xyz_map, camera, found.poses, sigmas))
         done("gnc_coarse")
         if fine is not None:
-            refine_in_windows = original.refine_fine if as_original else _refine_fine
             if config.refinement == "fpr":
-                refine_in_windows = refine_fpr
-            ahead, windows = refine_in_windows(coarse, xyz_map, camera, ahead, fine, config)
+                ahead, windows = refine_fpr(coarse, xyz_map, camera, ahead, fine, config)
+            elif as_original:
+                ahead, windows = original.refine_fine(coarse, xyz_map, camera, ahead, fine, config)
+            else:
+                near = coarse_levels is not None
+                ahead, windows = _refine_fine(coarse, ranking, xyz_map, camera, ahead, fine, config, near)
         done("gnc_fine")
-    return _report(xyz_map, camera, coarse, peaks, ahead, rest, windows, unusable.tolist(), config)
+    return _report(xyz_map, camera, coarse, ranking, counts, ahead, rest, windows, unusable.tolist(), config)
+
+
+def _windows_reach(config: NreConfig) -> bool:
+    """Whether the fine stage finds on from poses nearby; alignment of features (FPR) does not reach so far."""
+    return config.fine_rounds > 0 and config.refinement == "nre"
 
 
 def _usable(xyz_map: Tensor, coarse: LossMaps) -> tuple[Tensor, LossMaps, Peaks, Tensor]:
@@ -137,7 +158,13 @@ def _usable(xyz_map: Tensor, coarse: LossMaps) -> tuple[Tensor, LossMaps, Peaks,
 
 
 def _refine_coarse(
-    coarse: LossMaps, xyz_map: Tensor, counts: Tensor, camera: Camera, found: Hypotheses, config: NreConfig
+    coarse: LossMaps,
+    ranking: LossMaps,
+    xyz_map: Tensor,
+    counts: Tensor,
+    camera: Camera,
+    found: Hypotheses,
+    config: NreConfig,
 ) -> tuple[Hypotheses, Hypotheses]:
     """All hypotheses through the first level on a share of the points, then the best one, or two if the second has
     hope, through the others on all.
@@ -149,24 +176,33 @@ def _refine_coarse(
     sparse, xyz_few = coarse.select(few), xyz_map[:, few]
 
     first = found.refined(*refine(sparse, xyz_few, camera, found.poses, sigmas[:1]))
+    first = _ranked(first, ranking.select(few), xyz_few, camera, sigmas[0])
     first = first.distinct(coarse.grid, xyz_few, counts[:, few], camera, found.count)
     hopeful = (first.gains > HOPELESS * first.gains[:, :1]) & (torch.arange(first.count, device=few.device) < 2)
     hopeful[:, 0] = True
     ahead = first.without(~hopeful).best(2 if found.gains.is_cuda or bool(hopeful[:, 1:].any()) else 1)
     ahead = ahead.refined(*refine(coarse, xyz_map, camera, ahead.poses, sigmas[1:] or sigmas))
+    ahead = _ranked(ahead, ranking, xyz_map, camera, sigmas[-1])
     return ahead.distinct(coarse.grid, xyz_few, counts[:, few], camera, 2), first.without(hopeful)
+
+
+def _ranked(found: Hypotheses, ranking: LossMaps, xyz_map: Tensor, camera: Camera, sigma: float) -> Hypotheses:
+    """The hypotheses with their smoothed gains on the ranking maps."""
+    return found.refined(found.poses, smoothed_total(ranking, xyz_map, camera, found.poses, sigma))
 
 
 def _refine_fine(
     coarse: LossMaps,
+    ranking: LossMaps,
     xyz_map: Tensor,
     camera: Camera,
     ahead: Hypotheses,
     fine: Sequence[FineMaps],
     config: NreConfig,
+    near: bool,
 ) -> tuple[Hypotheses, Windows | None]:
     """Both hypotheses in fine windows, best first by the fine cost, and the windows of the best (Q, 1)."""
-    poses, gains, windows = refine_fine(coarse, xyz_map, camera, ahead.poses, fine, config)
+    poses, gains, windows = refine_fine(coarse, xyz_map, camera, ahead.poses, fine, config, near)
     if windows is None:
         return ahead, None
     refined = ahead.refined(poses, gains)
@@ -178,7 +214,8 @@ def _report(
     xyz_map: Tensor,
     camera: Camera,
     coarse: LossMaps,
-    peaks: Peaks,
+    ranking: LossMaps,
+    counts: Tensor,
     ahead: Hypotheses,
     rest: Hypotheses,
     windows: Windows | None,
@@ -197,11 +234,11 @@ def _report(
         found = _covariance(maps, windows.xyz_map, camera, alone, config.fine_sigma_min)
         covariance, fixed = (values[:, :, 0] for values in found)
 
-    every = _places(ahead, rest, coarse, xyz_map, peaks.mass > 0, camera)
+    every = _places(ahead, rest, ranking, xyz_map, counts, camera)
     gains = point_gains(coarse, xyz_map, camera, every.poses)
     uv_px, visible = camera.project(best.transform(xyz_map[:, None]))
     in_view = (visible & camera.contains(uv_px))[:, 0]
-    says_something = (peaks.mass > 0).sum(1).tolist()
+    says_something = counts.sum(1).tolist()
     estimates = []
     for q, real in enumerate((every.gains > -torch.inf).cpu()):
         if says_something[q] < MIN_POINTS:
@@ -241,17 +278,19 @@ def _covariance(maps: LossMaps, xyz_map: Tensor, camera: Camera, poses: Pose, si
 
 
 def _places(
-    ahead: Hypotheses, rest: Hypotheses, coarse: LossMaps, xyz_map: Tensor, counts: Tensor, camera: Camera
+    ahead: Hypotheses, rest: Hypotheses, ranking: LossMaps, xyz_map: Tensor, counts: Tensor, camera: Camera
 ) -> Hypotheses:
     """All hypotheses, best first, without those that see the same place as a better one: most of their projections
     agree. Their ``gains`` are relative to the first one's, on the finest maps that both were refined on."""
-    few = torch.arange(0, len(coarse), 1 + len(coarse) // FIRST_LEVEL_POINTS, device=xyz_map.device)
+    if ahead.count == 1 and not ahead.gains.is_cuda and not bool((rest.gains > -torch.inf).any()):
+        return ahead.refined(ahead.poses, torch.ones_like(ahead.gains))
+    few = torch.arange(0, len(ranking), 1 + len(ranking) // FIRST_LEVEL_POINTS, device=xyz_map.device)
     first = ahead.poses[:, :1]
-    scale = point_gains(coarse, xyz_map, camera, first).sum(-1).clamp_min(1e-9)
-    others = rest.refined(rest.poses, point_gains(coarse, xyz_map, camera, rest.poses).sum(-1) / scale)
+    scale = point_gains(ranking, xyz_map, camera, first).sum(-1).clamp_min(1e-9)
+    others = rest.refined(rest.poses, point_gains(ranking, xyz_map, camera, rest.poses).sum(-1) / scale)
     ranked = ahead.refined(ahead.poses, ahead.gains / ahead.gains[:, :1].clamp_min(1e-9)).joined(others)
     # the first stays first, should another explain more of the coarse maps
     leads = (torch.arange(ranked.count, device=few.device) == 0) & (ranked.gains > -torch.inf)
     ordered = Hypotheses(ranked.poses, ranked.gains.masked_fill(leads, torch.inf))
-    every = ordered.distinct(coarse.grid, xyz_map[:, few], counts[:, few], camera, ranked.count, quantile=0.5)
+    every = ordered.distinct(ranking.grid, xyz_map[:, few], counts[:, few], camera, ranked.count, quantile=0.5)
     return Hypotheses(every.poses, every.gains.where(every.gains < torch.inf, 1.0))

@@ -95,6 +95,8 @@ def refine(
     current, after = poses, torch.empty(0)
     for sigma in sigmas:
         current, after = _ascend(maps, xyz_map, camera, current, sigma)
+    if len(sigmas) == 1:  # no step was taken that lost any
+        return current, after
     before = smoothed_total(maps, xyz_map, camera, poses, sigmas[-1])
     return choose(after >= before, current, poses), after.maximum(before)
 

@@ -85,7 +85,7 @@ def coarse_loss_maps(descriptors: Tensor, features: Tensor, inverse_temperature:
     height, width = features.shape[-2:]
     logits = (inverse_temperature * descriptors) @ features.flatten(1)
     ceiling = math.log(height * width + 1)
-    gain = torch.relu(logits + (ceiling - logits.logsumexp(1, keepdim=True)))
+    gain = torch.relu_(logits + (ceiling - logits.logsumexp(1, keepdim=True)))
     origin = torch.zeros((len(descriptors), 2), dtype=torch.long, device=features.device)
     return LossMaps(gain.unflatten(1, (height, width)), origin, (width, height), grid, ceiling)
 
@@ -124,7 +124,7 @@ def fine_loss_maps(
     log_mass = prior_mass.clamp_min(1e-12).log()
     log_norm = logits.logsumexp(1)
     level = torch.where(torch.isfinite(log_norm), log_mass - log_norm + ceiling, torch.zeros_like(log_norm))
-    gain = torch.relu(logits + level[:, None])
+    gain = torch.relu_(logits + level[:, None])
     return LossMaps(gain.unflatten(1, (size, size)), first, (width, height), grid, ceiling)
 
 

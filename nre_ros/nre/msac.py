@@ -83,6 +83,8 @@ class Hypotheses:
     ) -> Hypotheses:
         """Up to ``most`` poses, best first, that differ from every better one kept in the projections of the points
         (Q, N, 3) of which ``counts`` (Q, N) is true."""
+        if self.count == 1:
+            return self
         order = self.gains.argsort(dim=1, descending=True)
         ranked = self.take(order)
         uv_px, _ = camera.project(ranked.poses.transform(xyz_map[:, None]))
@@ -105,8 +107,10 @@ def _greedy(apart: list[list[bool]], gains: list[float], most: int) -> list[int]
     return kept or [0]
 
 
-def find_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, config: NreConfig) -> Hypotheses:
-    """The best distinct poses of each query, whose points are ``xyz_map`` (Q, N, 3) float64.
+def find_poses(
+    maps: LossMaps, ranking: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, config: NreConfig
+) -> Hypotheses:
+    """The best distinct poses of each query, by its ``ranking`` maps; its points are ``xyz_map`` (Q, N, 3) float64.
 
     All randomness comes from ``config.seed``, the same for every query: alone or in a batch, its answer is the same.
     """
@@ -115,7 +119,7 @@ def find_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, co
     chances = _sampling_chances(peaks, config.msac_share)
     bearings = camera.unproject(maps.grid.pixel_from_cell(peaks.xy_cells.to(xyz_map)))
     look = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed))[:FIRST_LOOK].to(xyz_map.device)
-    looked_at = maps.select(look)
+    looked_at = ranking.select(look)
     # scoring thousands of poses needs no float64
     xyz_scored = xyz_map.float()
     row = torch.arange(queries, device=xyz_map.device)[:, None, None]
@@ -136,7 +140,7 @@ def find_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, co
         first = nearest_gains(looked_at, xyz_scored[:, look], camera, solved.poses.to(torch.float32)).sum(-1)
         keep = SHORTLIST * (HARD_FACTOR if drawn > HARD_DRAWS else 1)
         shortlist = Hypotheses(solved.poses, first + solved.gains).best(keep)
-        gains = nearest_gains(maps, xyz_scored, camera, shortlist.poses.to(torch.float32)).sum(-1)
+        gains = nearest_gains(ranking, xyz_scored, camera, shortlist.poses.to(torch.float32)).sum(-1)
         found = shortlist.refined(shortlist.poses, gains).joined(found).best(keep)
         if not xyz_map.is_cuda:
             finished |= _enough(drawn, chances, maps, peaks, xyz_map, camera, found)
@@ -151,10 +155,10 @@ def find_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, co
 
 def rank_poses(maps: LossMaps, peaks: Peaks, xyz_map: Tensor, camera: Camera, poses: Pose, most: int) -> Hypotheses:
     """The up to ``most`` best distinct ones of given ``poses`` (Q, H), in place of sampled ones."""
+    if poses.translation.shape[1] == 1:
+        return Hypotheses(poses.to(xyz_map), torch.zeros(len(xyz_map), 1, device=xyz_map.device))
     gains = nearest_gains(maps, xyz_map.float(), camera, poses.to(torch.float32)).sum(-1)
     found = Hypotheses(poses.to(xyz_map), gains)
-    if found.count == 1:
-        return found
     return found.best(SHORTLIST).distinct(maps.grid, xyz_map, peaks.mass > 0, camera, most)
 
 

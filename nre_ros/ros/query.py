@@ -142,7 +142,15 @@ class Query:
             )
             self._given = None
         motion = _motion(config)
-        found = tracker.find(view, image.stamp_ns, odometry.odom_from_cam, config.mode, motion)
+        found = tracker.find(
+            view,
+            image.stamp_ns,
+            odometry.odom_from_cam,
+            config.mode,
+            motion,
+            config.recheck_every,
+            config.consistent_fixes,
+        )
         reason, held = found.reason, False
         if found.accepted and found.covariance is None:
             reason = "the pose has no covariance: the image does not fix it"

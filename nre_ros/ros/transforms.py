@@ -52,7 +52,9 @@ def lookup_pose(buffer: Buffer | tf_stand_in.Buffer, target: str, source: str, s
         raise TransformError(TransformReason.INVALID, f"the stamp {stamp_ns * 1e-9:.3f} s lies before all time")
     try:
         timeout = Duration(nanoseconds=round(timeout_s * 1e9))
-        return pose_from_transform(buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns), timeout))
+        # frames of parameters: tf2 takes a leading slash in messages, but not here
+        frames = target.removeprefix("/"), source.removeprefix("/")
+        return pose_from_transform(buffer.lookup_transform(*frames, Time(nanoseconds=stamp_ns), timeout))
     except (TransformException, tf_stand_in.TransformException) as error:
         raise TransformError(
             _reason(error), f"no transform {target} <- {source} at the image's stamp: {error}"
@@ -60,8 +62,9 @@ def lookup_pose(buffer: Buffer | tf_stand_in.Buffer, target: str, source: str, s
 
 
 def _reason(error: Exception) -> TransformReason:
-    if isinstance(error, LookupException):
+    """Of an exception of tf2_ros, or of the stand-in, which the map builder uses beside it."""
+    if isinstance(error, (LookupException, tf_stand_in.LookupException)):
         return TransformReason.UNKNOWN_FRAME
-    if isinstance(error, ConnectivityException):
+    if isinstance(error, (ConnectivityException, tf_stand_in.ConnectivityException)):
         return TransformReason.NOT_CONNECTED
     return TransformReason.EXTRAPOLATION_FUTURE
