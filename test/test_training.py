@@ -29,9 +29,20 @@ from nre_ros.config import parameters
 from nre_ros.errors import ConfigError, ModelError
 from nre_ros.features import load_network
 from nre_ros.features.compact import CompactNet
-from nre_ros.training import Mixture, Processes, Score, Trainer, TrainingConfig, config_text, judge, read_config
-from nre_ros.training.checkpoint import CHECKPOINT, WEIGHTS, load_checkpoint
+from nre_ros.training import (
+    Mixture,
+    PoseScore,
+    Processes,
+    Score,
+    Trainer,
+    TrainingConfig,
+    config_text,
+    judge,
+    read_config,
+)
+from nre_ros.training.checkpoint import CHECKPOINT, WEIGHTS, Curve, load_checkpoint
 from nre_ros.training.config import as_values
+from nre_ros.training.loss import quick_in_bf16
 from nre_ros.training.pairs import Pair
 from nre_ros.training.schedule import make_optimizer, rate_share
 from nre_ros.training.start import start_network
@@ -58,7 +69,7 @@ def shifted_pair(width: int = 128, height: int = 96) -> Pair:
 def trainer(folder: Path, config: TrainingConfig) -> Trainer:
     net, rate_factor = start_network("scratch", config)
     pair = shifted_pair()
-    return Trainer(net, Mixture({"photos": OnePair(pair)}, config), {"same": [pair]}, folder, ALONE, rate_factor)
+    return Trainer(net, Mixture({"photos": OnePair(pair)}, config), {"same": [pair]}, {}, folder, ALONE, rate_factor)
 
 
 def test_training_learns_a_pair_by_heart(tmp_path: Path) -> None:
@@ -119,6 +130,29 @@ def test_rows_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
     second.resume()
     second.run(lambda step, loss: None)
     assert [row["step"] for row in csv.DictReader((tmp_path / "curves.csv").open())] == ["1", "2", "3", "4"]
+
+
+def test_half_lines_of_a_power_cut_are_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "whole.csv").write_text("step,loss\n1,0.5\n2,0.4\n3")
+    Curve(tmp_path / "whole.csv", 5).add({"step": 6, "loss": 0.1})
+    assert (tmp_path / "whole.csv").read_text().splitlines() == ["step,loss", "1,0.5", "2,0.4", "6,0.1"]
+    (tmp_path / "cut.csv").write_bytes(b"st\0\xff")
+    Curve(tmp_path / "cut.csv", 5).add({"step": 6, "loss": 0.1})
+    assert (tmp_path / "cut.csv").read_text().splitlines() == ["step,loss", "6,0.1"]
+
+
+@pytest.mark.parametrize(("capability", "quick"), [("AVX2", False), ("AVX512", True), ("DEFAULT", False)])
+def test_bfloat16_is_for_processors_that_are_quick_at_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capability: str, quick: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    learner = trainer(tmp_path, small_config(steps=1, bf16=True, **CLEAN))
+    kinds = []
+    convolution = learner._net.down4[1].first.conv  # type: ignore[index, union-attr]
+    convolution.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))  # type: ignore[union-attr]
+    learner._advance(learner._mixture[0])
+    assert kinds == [torch.bfloat16 if quick else torch.float32]
+    assert quick_in_bf16(torch.device("cuda"))
 
 
 def test_weights_load_as_a_network(tmp_path: Path) -> None:
@@ -268,11 +302,20 @@ def score(coarse: float, fine: float) -> Score:
     ],
 )
 def test_guard(coarse: float, fine: float, improved: bool) -> None:
-    assert judge({"site": score(0.8, 1.0)}, {"site": score(coarse, fine)}).improved is improved
+    assert judge({"site": score(0.8, 1.0)}, {"site": score(coarse, fine)}, {}, {}).improved is improved
+
+
+@pytest.mark.parametrize(
+    ("within_1", "within_5", "improved"), [(0.5, 0.75, True), (0.4, 0.75, False), (0.5, 0.8, True)]
+)
+def test_guard_wants_as_many_poses_as_before(within_1: float, within_5: float, improved: bool) -> None:
+    before, after = {"site": score(0.8, 1.0)}, {"site": score(0.9, 0.9)}
+    poses = [{"site": PoseScore(24, 1.0, 0.01, *shares)} for shares in ((0.5, 0.75), (within_1, within_5))]
+    assert judge(before, after, *poses).improved is improved
 
 
 def test_guard_without_held_out_pairs_keeps_the_old_weights() -> None:
-    assert not judge({}, {}).improved
+    assert not judge({}, {}, {}, {}).improved
 
 
 TINY = small_config(steps=3, optimizer__warm_up_steps=1)
@@ -299,9 +342,27 @@ def test_command_trains_on_photos_and_scenes(photos: Path, tmp_path: Path, capsy
     assert main([str(word) for word in ("train", *data, *more, "--start-from", "scratch")]) == 0
     output = capsys.readouterr()
     assert "weights of step 6" in output.out and "posed_strong: coarse within 1 cell" in output.out
+    assert "1 unreadable images skipped" in output.err and "bad.jpg" in output.err
     assert load_network(path=tmp_path / "out" / WEIGHTS, device="cpu").name == "compact"
     rows = list(csv.DictReader((tmp_path / "out/validation.csv").open()))
     assert {row["set"] for row in rows} == {"posed", "posed_strong"} and {row["step"] for row in rows} == {"6"}
+
+
+def test_held_out_images_that_cannot_be_read_are_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_colmap(tmp_path / "scene")
+    for image in (scene / "images").iterdir():
+        image.write_bytes(b"\xff\xd8 not a photo")
+    error = said(capsys, ["--images", photos, "--held-out", scene, "-o", tmp_path / "out", *options(TINY)])
+    assert "no pair could be made of" in error and "5 images are unreadable, such as" in error
+
+
+def test_an_error_in_another_process_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    error = said(capsys, ["--images", tmp_path, "-o", tmp_path / "out", *options(replace(TINY, workers=1))])
+    sentences = [line for line in error.splitlines() if "pair/s" not in line and line.strip()]
+    assert len(sentences) == 1 and "1 files are unreadable" in sentences[0]
 
 
 def test_a_training_is_not_overwritten(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,18 @@ def test_colmap_points_project_to_where_they_were_seen(corner: Path) -> None:
         np.testing.assert_allclose(image.camera.project(xyz_cam)[0].numpy(), image.uv_px, atol=1e-6)
 
 
+@pytest.mark.parametrize("place", ["sparse/0", "."])
+def test_a_model_is_found_where_colmap_puts_it(corner: Path, tmp_path: Path, place: str) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(corner / "images", scene / "images")
+    shutil.copytree(corner / "sparse", scene / place, dirs_exist_ok=True)
+    found = colmap_scene(scene, PAIRS)
+    assert [image.source for image in found.images] == [scene / "images" / f"{i}.png" for i in range(5)]
+    for image in found.images:
+        uv_px, _ = image.camera.project(image.cam_from_scene.transform(torch.from_numpy(image.xyz)))
+        np.testing.assert_allclose(uv_px.numpy(), image.uv_px, atol=1e-6)
+
+
 def test_points_of_a_colmap_pair_look_alike(corner: Path) -> None:
     source = PosedPairs([colmap_scene(corner, PAIRS)], PAIRS)
     pairs = [source.draw(rng_of(seed), 192, 160) for seed in range(12)]

@@ -56,6 +56,7 @@ def small_config(**values: object) -> TrainingConfig:
         "pairs.min_points": 8,
         "batch": 2,
         "validation_pairs": 2,
+        "validation_poses": 1,
         "log_steps": 1,
         "device": "cpu",
     }

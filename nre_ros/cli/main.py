@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "localize the images of a posed recording and measure the errors"),
     "report": ("report", "evaluate all scenes of a folder, as pages with an index"),
     "compare": ("compare", "NRE beside other estimators, on the same map and queries"),
+    "features": ("features", "pictures of the descriptors of one or two images, and of loss maps between them"),
     "train": ("train", "train the descriptor network, or adapt it to one place"),
     "doctor": ("doctor", "what on this machine would stop the localizer, and what to do about it"),
     "bench": ("bench", "time and size on this machine"),

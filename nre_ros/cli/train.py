@@ -13,7 +13,7 @@ from nre_ros.config import parse_assignments, with_values
 from nre_ros.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from nre_ros.training import Processes, Score, Trainer, TrainingConfig, TrainingData
+    from nre_ros.training import Processes, Score, Trainer, TrainingConfig, TrainingData, Verdict
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="checkpoints, weights and curves")
     data = parser.add_argument_group("data")
     data.add_argument("--images", nargs="+", default=[], metavar="FOLDER", help="photos, seen under homographies")
-    data.add_argument("--colmap", nargs="+", default=[], metavar="FOLDER", help="folders with images/ and sparse/*.bin")
+    data.add_argument("--colmap", nargs="+", default=[], metavar="FOLDER", help="folders with images/ and a model")
     data.add_argument("--held-out", nargs="+", default=[], metavar="FOLDER", help="as --colmap, for validation alone")
     data.add_argument("--rendered", action="store_true", help="rooms of the simulator, with exact depth")
     site = parser.add_argument_group("one place", "its last frames judge whether the new weights are kept")
@@ -87,7 +87,7 @@ def _config(args: argparse.Namespace) -> TrainingConfig:
 
 
 def _train(args: argparse.Namespace, config: TrainingConfig, processes: Processes) -> None:
-    from nre_ros.training import Mixture, Trainer, start_network, validate
+    from nre_ros.training import Mixture, Trainer, judge, start_network, validate, validate_poses
     from nre_ros.training.checkpoint import CHECKPOINT
 
     folder = Path(args.output)
@@ -96,19 +96,24 @@ def _train(args: argparse.Namespace, config: TrainingConfig, processes: Processe
     net, rate_factor = start_network(args.start_from, config)
     data = _data(args, config)
     before = validate(net, data.validation, config) if args.from_map else {}
+    poses_before = validate_poses(net, data.poses) if args.from_map else {}
     mixture = Mixture(data.sources, config, processes.rank)
-    trainer = Trainer(net, mixture, data.validation, folder, processes, rate_factor)
+    trainer = Trainer(net, mixture, data.validation, data.poses, folder, processes, rate_factor)
     if args.resume:
         trainer.resume()
     after = _with_bar(trainer, processes)
     if not processes.leads:
         return
     if args.from_map:
-        _keep_the_better(args, before, after)
+        for name, found in trainer.pose_scores.items():
+            print(f"{name}, before: {poses_before[name]}\n{name}, after: {found}")
+        _keep_the_better(args, judge(before, after, poses_before, trainer.pose_scores))
     else:
         print(f"weights of step {trainer.step} in {folder}")
         for name, score in after.items():
             print(f"{name}: {score}")
+        for name, found in trainer.pose_scores.items():
+            print(f"{name}: {found}")
     if trainer.corrupt:
         print(f"{len(trainer.corrupt)} unreadable images skipped, such as {min(trainer.corrupt)}", file=sys.stderr)
 
@@ -141,12 +146,11 @@ def _with_bar(trainer: Trainer, processes: Processes) -> dict[str, Score]:
             raise
 
 
-def _keep_the_better(args: argparse.Namespace, before: dict[str, Score], after: dict[str, Score]) -> None:
+def _keep_the_better(args: argparse.Namespace, verdict: Verdict) -> None:
     """The adapted weights stay in the output folder only if they are better at this place."""
-    from nre_ros.training import judge
     from nre_ros.training.checkpoint import WEIGHTS
 
-    verdict, weights = judge(before, after), Path(args.output) / WEIGHTS
+    weights = Path(args.output) / WEIGHTS
     print(verdict)
     if verdict.improved:
         print(f"kept the adapted weights; build the map anew with --weights {weights}")

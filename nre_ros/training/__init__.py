@@ -3,6 +3,7 @@
 from nre_ros.training.config import TrainingConfig, config_text, read_config
 from nre_ros.training.data import TrainingData, gather
 from nre_ros.training.mixture import Mixture
+from nre_ros.training.pose_validation import PoseScore, validate_poses
 from nre_ros.training.processes import Processes, join_processes
 from nre_ros.training.site import Verdict, gather_site, judge
 from nre_ros.training.start import start_network
@@ -11,6 +12,7 @@ from nre_ros.training.validation import Score, validate
 
 __all__ = [
     "Mixture",
+    "PoseScore",
     "Processes",
     "Score",
     "Trainer",
@@ -25,4 +27,5 @@ __all__ = [
     "read_config",
     "start_network",
     "validate",
+    "validate_poses",
 ]

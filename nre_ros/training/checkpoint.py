@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import pickle
 import tempfile
@@ -27,7 +28,9 @@ NETWORK = "compact"
 def save_checkpoint(folder: Path, state: Mapping[str, object]) -> None:
     """Replace the folder's checkpoint, whole or not at all. Raises ModelError when it cannot be written."""
     content = {"format_version": FORMAT_VERSION, "network": NETWORK, **state}
-    _replace(folder / CHECKPOINT, lambda path: torch.save(content, path))
+    packed = io.BytesIO()
+    torch.save(content, packed)  # into memory first: to torch's own writer a full disk is an "unexpected pos"
+    _replace(folder / CHECKPOINT, lambda path: path.write_bytes(packed.getbuffer()))
 
 
 def load_checkpoint(folder: Path) -> dict[str, object]:
@@ -75,8 +78,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    # torch's own writer reports a full disk as a RuntimeError
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(
             f"{path} cannot be written: {error}; what was there is still whole. Mend this, then go on with --resume"
         ) from error
@@ -85,13 +87,19 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def _is_whole(row: Mapping[str | None, str | list[str] | None]) -> bool:
+    """Not the half line that a full disk or a power cut leaves behind."""
+    step = row.get("step")
+    return isinstance(step, str) and step.isdecimal() and None not in row and None not in row.values()
+
+
 class Curve:
     """A CSV file whose first column is the step; rows after ``step``, where a training goes on, are forgotten."""
 
     def __init__(self, path: Path, step: int) -> None:
         self._path = path
-        rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-        self._write([row for row in rows if int(row["step"]) <= step], "w")
+        rows = csv.DictReader(path.read_text(errors="replace").splitlines()) if path.exists() else []
+        self._write([row for row in rows if _is_whole(row) and int(row["step"]) <= step], "w")
 
     def add(self, row: Mapping[str, object]) -> None:
         self._write([row], "a")

@@ -74,13 +74,16 @@ class TrainingConfig:
     site_steps: int = param(600, "Steps when weights are adapted to one place", low=1, high=1000000)
     batch: int = param(4, "Pairs in a step, on each process", low=1, high=4096)
     device: str = param("auto", "Where to train", choices=("auto", "cuda", "cpu"))
-    bf16: bool = param(True, "Compute the network in bfloat16")
+    bf16: bool = param(True, "Compute the network in bfloat16 where that is quick: CUDA, processors with AVX-512")
     workers: int = param(0, "Processes that make pairs; 0: the training's own", low=0, high=256)
     seed: int = param(0, "Seed of all that is drawn", low=0)
     checkpoint_s: float = param(45.0, "Longest time that a kill may cost, s", low=1.0, high=3600.0)
     log_steps: int = param(20, "Steps that one row of curves.csv sums up", low=1, high=100000)
     validation_steps: int = param(500, "Steps from one validation to the next", low=1, high=10000000)
     validation_pairs: int = param(64, "Pairs of each kind in a validation", low=1, high=10000)
+    validation_poses: int = param(
+        24, "Poses estimated in a validation, of each kind of posed pairs; 0: none", low=0, high=10000
+    )
     held_out_share: float = param(0.04, "Share of the photos that is kept for validation", low=0.0, high=0.5)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     pairs: PairConfig = field(default_factory=PairConfig)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nre_ros.errors import ConfigError
+from nre_ros.errors import ConfigError, RecordingError
 from nre_ros.training.config import TrainingConfig
 from nre_ros.training.pairs import Pair, PairSource
 from nre_ros.training.photos import PhotoPairs, find_photos
+from nre_ros.training.pose_queries import PoseQuery, fixed_queries
 from nre_ros.training.posed import PosedPairs, colmap_scene
 from nre_ros.training.rendered import RenderedPairs
 from nre_ros.training.validation import fixed_pairs
@@ -18,10 +19,11 @@ from nre_ros.training.validation import fixed_pairs
 
 @dataclass(frozen=True)
 class TrainingData:
-    """``sources`` by kind, as the mixture weighs them; ``validation`` sets by name."""
+    """``sources`` by kind, as the mixture weighs them; ``validation`` sets by name, of pairs and of ``poses``."""
 
     sources: dict[str, PairSource]
     validation: dict[str, list[Pair]]
+    poses: dict[str, list[PoseQuery]]
 
 
 def gather(
@@ -38,6 +40,7 @@ def gather(
     """
     sources: dict[str, PairSource] = {}
     validation: dict[str, list[Pair]] = {}
+    poses: dict[str, list[PoseQuery]] = {}
     count = config.validation_pairs
     if images:
         kept, apart = split_photos(find_photos(images), config.held_out_share)
@@ -54,7 +57,15 @@ def gather(
         source = PosedPairs([colmap_scene(folder, config.pairs) for folder in held_out], config.pairs)
         validation["posed"] = fixed_pairs(source, count, config, strong=False)
         validation["posed_strong"] = fixed_pairs(source, count, config, strong=True)
-    return TrainingData(sources, validation)
+        if not validation["posed"]:
+            such = f", such as {min(source.corrupt)}" if source.corrupt else ""
+            raise RecordingError(
+                f"no pair could be made of {', '.join(map(str, held_out))} to validate on: "
+                f"{len(source.corrupt)} images are unreadable{such}"
+            )
+        poses["posed"] = fixed_queries(source, config, strong=False)
+        poses["posed_strong"] = fixed_queries(source, config, strong=True)
+    return TrainingData(sources, validation, poses)
 
 
 def split_photos(files: Sequence[Path], held_out_share: float) -> tuple[list[Path], list[Path]]:

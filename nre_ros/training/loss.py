@@ -46,6 +46,11 @@ class PairLoss(nn.Module):
         return correlate(maps[stride], uv_px, stride, self.net.log_inverse_temperature[str(stride)].exp())
 
 
+def quick_in_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 saves time there: a step took eight times as long as in float32 on a CPU with AVX2 alone."""
+    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
 def dense_descriptors(net: CompactNet, images: Tensor, bf16: bool) -> dict[int, Tensor]:
     """Maps of uint8 images (2B, 3, H, W), float32 whatever the network computed in."""
     scaled = normalize_image(images.float() / 255).contiguous(memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from nre_ros.errors import ConfigError, RecordingError
+from nre_ros.errors import ConfigError, NreError, RecordingError
 from nre_ros.training.config import TrainingConfig
 from nre_ros.training.pairs import Batch, Pair, PairSource, make_batch
 from nre_ros.training.photometric import degrade_pair
@@ -68,22 +68,40 @@ class Mixture(Dataset[Batch]):
             pair = degrade_pair(pair, rng, self.config.pairs)
             if len(pair.uv_a_px) >= self.config.pairs.min_points:
                 return pair
-        unreadable = len(self.sources[kind].corrupt)
+        unreadable = self.sources[kind].corrupt
+        such = f", such as {min(unreadable)}" if unreadable else ""
         raise RecordingError(
-            f"{_TRIES} tries gave no pair of {kind} with {self.config.pairs.min_points} points ({unreadable} files are "
-            "unreadable or too small); check the images, or lower pairs.min_points"
+            f"{_TRIES} tries gave no pair of {kind} with {self.config.pairs.min_points} points ({len(unreadable)} "
+            f"files are unreadable, too small or not of their camera's size{such}); check the images, or lower "
+            "pairs.min_points"
         )
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches ``start`` to ``stop`` in order, made by ``workers`` processes beside this one."""
         loader = DataLoader(
-            self,
+            _Told(self),
             batch_size=None,
             sampler=range(start, stop),
             num_workers=self.config.workers,
             worker_init_fn=_leave_interrupts,
         )
-        return iter(loader)
+        for batch in loader:
+            if isinstance(batch, NreError):
+                raise batch
+            yield batch
+
+
+@dataclass(frozen=True)
+class _Told(Dataset[Batch | NreError]):
+    """Errors that a user can mend come as values: raised in another process, they would bring its traceback along."""
+
+    mixture: Mixture
+
+    def __getitem__(self, number: int) -> Batch | NreError:
+        try:
+            return self.mixture[number]
+        except NreError as error:
+            return error
 
 
 def _leave_interrupts(_: int) -> None:

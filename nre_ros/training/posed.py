@@ -11,6 +11,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from nre_ros.errors import RecordingError
+from nre_ros.geometry import Camera, Pose
+from nre_ros.recordings.colmap import model_folder
 from nre_ros.recordings.colmap_model import ColmapImage, ColmapModel, read_model
 from nre_ros.training.config import PairConfig
 from nre_ros.training.pairs import Pair, inside
@@ -27,12 +29,15 @@ _TRIES = 8
 class PosedImage:
     """``source`` is a path or the bytes of an image file; ``uv_px`` (P, 2) its points ``point`` (P,), ids ascending.
 
-    Pixels are those of the stored image.
+    Pixels are those of the stored image, whose size is the ``camera``'s. ``xyz`` (P, 3) are the points in the scene.
     """
 
     source: Path | bytes
     uv_px: np.ndarray
     point: np.ndarray
+    xyz: np.ndarray
+    camera: Camera
+    cam_from_scene: Pose
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,10 @@ class PosedScene:
     name: str
     images: tuple[PosedImage, ...]
     pairs: np.ndarray
+
+
+Shown = tuple[PosedImage, np.ndarray]
+"""With the image itself, uint8 (H, W, 3)."""
 
 
 class PosedPairs:
@@ -55,13 +64,10 @@ class PosedPairs:
         self._odds = weights / weights.sum()
 
     def draw(self, rng: np.random.Generator, width: int, height: int) -> Pair | None:
-        scene = self._scenes[int(rng.choice(len(self._scenes), p=self._odds))]
-        first, second = rng.permutation(scene.pairs[int(rng.integers(len(scene.pairs)))])
-        a, b = scene.images[first], scene.images[second]
-        names = f"{scene.name}, image {first}", f"{scene.name}, image {second}"
-        photo_a, photo_b = (read_photo(i.source, self.corrupt, n) for i, n in zip((a, b), names, strict=True))
-        if photo_a is None or photo_b is None:
+        drawn = self.draw_images(rng)
+        if drawn is None:
             return None
+        (a, photo_a), (b, photo_b) = drawn
         _, in_a, in_b = np.intersect1d(a.point, b.point, assume_unique=True, return_indices=True)
         uv_a, uv_b = a.uv_px[in_a], b.uv_px[in_b]
         for _ in range(_TRIES):
@@ -74,6 +80,22 @@ class PosedPairs:
                 kept = rng.permutation(kept)[: self._config.points]
                 uv = (c[kept].astype(np.float32) for c in (crop_a, crop_b))
                 return Pair(view_a.render(photo_a), view_b.render(photo_b), *uv)
+        return None
+
+    def draw_images(self, rng: np.random.Generator) -> tuple[Shown, Shown] | None:
+        """Two whole images that share points; None when one of them cannot be read."""
+        scene = self._scenes[int(rng.choice(len(self._scenes), p=self._odds))]
+        pair = rng.permutation(scene.pairs[int(rng.integers(len(scene.pairs)))])
+        first, second = (self._read(scene.images[i], f"{scene.name}, image {i}") for i in pair)
+        return None if first is None or second is None else (first, second)
+
+    def _read(self, image: PosedImage, name: str) -> Shown | None:
+        photo, camera = read_photo(image.source, self.corrupt, name), image.camera
+        if photo is None or photo.shape[:2] == (camera.height, camera.width):
+            return None if photo is None else (image, photo)
+        where = name if isinstance(image.source, bytes) else image.source
+        size = f"{photo.shape[1]}x{photo.shape[0]}"
+        self.corrupt.add(f"{where} ({size} pixels, its camera has {camera.width}x{camera.height})")
         return None
 
 
@@ -117,14 +139,14 @@ def overlapping(images: Sequence[PosedImage], min_points: int) -> np.ndarray:
 
 
 def colmap_scene(folder: str | Path, config: PairConfig) -> PosedScene:
-    """The scene of a folder with ``images/`` and a model in ``sparse/`` (or ``sparse/0/``).
+    """The scene of a folder with ``images/`` and a model in ``sparse/0``, ``sparse`` or the folder itself.
 
     Raises RecordingError when the model cannot be read, no image is there or none overlap.
     """
     folder = Path(folder)
-    sparse = next((f for f in (folder / "sparse" / "0", folder / "sparse") if (f / "images.bin").exists()), None)
+    sparse = model_folder(folder)
     if sparse is None:
-        raise RecordingError(f"{folder} holds no COLMAP model: expected sparse/images.bin (binary) and images/")
+        raise RecordingError(f"{folder} holds no COLMAP model: expected images/, and cameras and images in sparse/")
     model = read_model(sparse)
     paths = {image.name: folder / "images" / image.name for image in model.images}
     there = [image for image in model.images if paths[image.name].exists()]
@@ -135,9 +157,10 @@ def colmap_scene(folder: str | Path, config: PairConfig) -> PosedScene:
 
 def _posed(image: ColmapImage, model: ColmapModel, path: Path) -> PosedImage:
     """Points where their 3D positions project: what several views agree on is more exact than one detection."""
-    xyz = torch.from_numpy(model.xyz_of(image.point))
-    projected, visible = image.camera.project(image.cam_from_world.transform(xyz))
+    xyz = model.xyz_of(image.point)
+    projected, visible = image.camera.project(image.cam_from_world.transform(torch.from_numpy(xyz)))
     uv_px = projected.numpy()
     trusted = visible.numpy() & (np.linalg.norm(uv_px - image.uv_px, axis=1) < TRUSTED_PX)
     point, first = np.unique(image.point[trusted], return_index=True)
-    return PosedImage(path, uv_px[trusted][first], point)
+    seen = np.flatnonzero(trusted)[first]
+    return PosedImage(path, uv_px[seen], point, xyz[seen], image.camera, image.cam_from_world)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
 from nre_ros.errors import RecordingError
 from nre_ros.mapping import Map
@@ -14,6 +15,8 @@ from nre_ros.recordings import Recording
 from nre_ros.training.config import TrainingConfig
 from nre_ros.training.data import TrainingData
 from nre_ros.training.photos import PhotoPairs
+from nre_ros.training.pose_queries import fixed_queries
+from nre_ros.training.pose_validation import PoseScore
 from nre_ros.training.posed import PosedImage, PosedPairs, scene_of
 from nre_ros.training.validation import Score, fixed_pairs
 
@@ -28,16 +31,24 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Verdict:
-    """Mean shares of coarse hits and fine errors (px) over the held-out sets, with the old and the new weights."""
+    """Mean shares of coarse hits and fine errors (px) over the held-out sets, with the old and the new weights.
+
+    ``poses_before`` and ``poses_after`` are the mean shares of poses found, within 1 and within 5; NaN without any.
+    """
 
     coarse_before: float
     coarse_after: float
     fine_before_px: float
     fine_after_px: float
+    poses_before: float
+    poses_after: float
 
     @property
     def improved(self) -> bool:
-        """One got better by a gain that counts, and the other not worse by more than half of one."""
+        """Of the hits and the errors one got better by a gain that counts, and the other not worse by more than half of
+        one; and not fewer poses were found: single points that match better are worth nothing without."""
+        if self.poses_after < self.poses_before:
+            return False
         coarse = (self.coarse_after - self.coarse_before) / COARSE_GAIN
         fine = (1 - self.fine_after_px / self.fine_before_px) / FINE_GAIN
         gains = np.array([coarse, fine])  # its extremes are NaN where one gain is: no improvement
@@ -46,17 +57,29 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"held-out frames: coarse within 1 cell {self.coarse_before:.3f} -> {self.coarse_after:.3f}, "
-            f"fine {self.fine_before_px:.3f} -> {self.fine_after_px:.3f} px"
+            f"fine {self.fine_before_px:.3f} -> {self.fine_after_px:.3f} px, "
+            f"poses found {self.poses_before:.3f} -> {self.poses_after:.3f}"
         )
 
 
-def judge(before: Mapping[str, Score], after: Mapping[str, Score]) -> Verdict:
-    """Compare the scores of two networks on the same sets; without sets nothing has improved."""
+def judge(
+    before: Mapping[str, Score],
+    after: Mapping[str, Score],
+    poses_before: Mapping[str, PoseScore],
+    poses_after: Mapping[str, PoseScore],
+) -> Verdict:
+    """Compare the scores of two networks on the same sets; without sets of pairs nothing has improved."""
     figures = [[(s.coarse8, s.fine_px) for s in scores.values()] for scores in (before, after)]
     if not all(figures):
-        return Verdict(*[float("nan")] * 4)
+        return Verdict(*[float("nan")] * 6)
     (coarse_before, fine_before), (coarse_after, fine_after) = (np.mean(f, axis=0) for f in figures)
-    return Verdict(float(coarse_before), float(coarse_after), float(fine_before), float(fine_after))
+    found = (_found(poses_before), _found(poses_after))
+    return Verdict(float(coarse_before), float(coarse_after), float(fine_before), float(fine_after), *found)
+
+
+def _found(poses: Mapping[str, PoseScore]) -> float:
+    shares = [(score.within_1 + score.within_5) / 2 for score in poses.values()]
+    return float(np.mean(shares)) if shares else float("nan")
 
 
 def gather_site(map_: Map, recording: Recording, config: TrainingConfig) -> TrainingData:
@@ -77,6 +100,10 @@ def gather_site(map_: Map, recording: Recording, config: TrainingConfig) -> Trai
             "site": fixed_pairs(to_test, count, config, strong=False),
             "site_strong": fixed_pairs(to_test, count, config, strong=True),
         },
+        {
+            "site": fixed_queries(to_test, config, strong=False),
+            "site_strong": fixed_queries(to_test, config, strong=True),
+        },
     )
 
 
@@ -94,7 +121,9 @@ def keyframe_images(map_: Map, recording: Recording) -> list[PosedImage]:
         seen = map_.observations_of(keyframe)
         point, first = np.unique(map_.arrays.landmark[seen].numpy(), return_index=True)
         uv_px = map_.arrays.uv_px[seen].numpy()[first].astype(np.float64)
-        found[frame.stamp_ns] = PosedImage(coded.tobytes(), uv_px, point)
+        xyz = map_.arrays.xyz_map[torch.from_numpy(point).long()].numpy().astype(np.float64)
+        cam_from_map = map_.map_from_keyframe[keyframe].inverse()
+        found[frame.stamp_ns] = PosedImage(coded.tobytes(), uv_px, point, xyz, camera, cam_from_map)
     if len(found) < 2:
         raise RecordingError(
             f"{recording.name} holds {len(found)} of the map's {len(wanted)} keyframes; give the recording that the "

@@ -19,25 +19,29 @@ from nre_ros.errors import ModelError
 from nre_ros.features.compact import CompactNet
 from nre_ros.training.checkpoint import CHECKPOINT, WEIGHTS, Curve, load_checkpoint, save_checkpoint, save_weights
 from nre_ros.training.config import as_values
-from nre_ros.training.loss import PairLoss, loss_of
+from nre_ros.training.loss import PairLoss, loss_of, quick_in_bf16
 from nre_ros.training.mixture import Mixture
 from nre_ros.training.pairs import Batch, Pair
+from nre_ros.training.pose_queries import PoseQuery
+from nre_ros.training.pose_validation import PoseScore, validate_poses
 from nre_ros.training.processes import Processes
 from nre_ros.training.schedule import make_optimizer, rate_share
 from nre_ros.training.validation import Score, validate
 
-CURVES = "curves.csv", "validation.csv"
+CURVES = "curves.csv", "validation.csv", "poses.csv"
 
 Progress = Callable[[int, float], None]
 """Told the steps done and the latest loss."""
 
 ValidationSets = Mapping[str, Sequence[Pair]]
+PoseSets = Mapping[str, Sequence[PoseQuery]]
 
 
 class Trainer:
     """Trains ``net`` on ``mixture`` and leaves checkpoints, weights and curves in ``folder``.
 
-    ``rate_factor`` multiplies all learning rates. Only the process that leads validates and writes.
+    ``pose_scores`` are those of the last validation. ``rate_factor`` multiplies all learning rates.
+    Only the process that leads validates and writes.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Trainer:
         net: CompactNet,
         mixture: Mixture,
         validation: ValidationSets,
+        poses: PoseSets,
         folder: Path,
         processes: Processes,
         rate_factor: float,
@@ -52,14 +57,17 @@ class Trainer:
         self.config = mixture.config
         self.step = 0
         self.corrupt: set[str] = set()
-        self._mixture, self._validation, self._folder, self._processes = mixture, validation, folder, processes
+        self.pose_scores: dict[str, PoseScore] = {}
+        self._mixture, self._folder, self._processes = mixture, folder, processes
+        self._validation, self._poses = validation, poses
         self._rate_factor = rate_factor
         self._net: CompactNet = net.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = get_ema_multi_avg_fn(self.config.optimizer.average_decay)
         self._average = AveragedModel(self._net, multi_avg_fn=average, use_buffers=True)
         self._optimizer = make_optimizer(self._net, self.config.optimizer)
         self._scores: dict[str, Score] = {}
-        self._loss = processes.wrap(PairLoss(self._net, self.config.loss, bf16=self.config.bf16))
+        bf16 = self.config.bf16 and quick_in_bf16(processes.device)
+        self._loss = processes.wrap(PairLoss(self._net, self.config.loss, bf16=bf16))
 
     @property
     def average(self) -> CompactNet:
@@ -90,7 +98,7 @@ class Trainer:
         """
         if self._processes.leads:
             self._save()  # a folder that cannot be written is better known now than after hours
-            self._curves, self._marks = (Curve(self._folder / name, self.step) for name in CURVES)
+            self._curves, self._marks, self._pose_marks = (Curve(self._folder / name, self.step) for name in CURVES)
             self._log = _Log(self.config.log_steps)
         with interruption() as interrupted:
             for batch in self._mixture.batches(self.step, self.config.steps):
@@ -107,7 +115,8 @@ class Trainer:
         return self._scores or self.validate()
 
     def validate(self) -> dict[str, Score]:
-        """Scores of the averaged weights on the validation sets."""
+        """Scores of the averaged weights on the validation sets; those of poses go to ``pose_scores``."""
+        self.pose_scores = validate_poses(self.average, self._poses)
         return validate(self.average, self._validation, self.config)
 
     def _record(self, terms: dict[str, float], stop: bool) -> None:
@@ -119,9 +128,14 @@ class Trainer:
         if at_end or self.step % self.config.validation_steps == 0:
             self._scores = self.validate()
             for name, score in self._scores.items():
-                self._marks.add({"step": self.step, "set": name} | {k: round(v, 5) for k, v in vars(score).items()})
+                self._marks.add(self._row(name, score))
+            for name, pose_score in self.pose_scores.items():
+                self._pose_marks.add(self._row(name, pose_score))
         if stop or at_end or time.monotonic() - self._saved_s > self.config.checkpoint_s:
             self._save()
+
+    def _row(self, name: str, score: Score | PoseScore) -> dict[str, object]:
+        return {"step": self.step, "set": name} | {k: round(v, 5) for k, v in vars(score).items()}
 
     def _advance(self, batch: Batch) -> dict[str, float]:
         """One step. A gradient that is not finite is left out: one odd batch must not end a night's training."""
