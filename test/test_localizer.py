@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -16,7 +17,9 @@ from nre_ros.errors import CalibrationError, MapError
 from nre_ros.features import FeatureNetwork
 from nre_ros.geometry import pose_error
 from nre_ros.localization import Localization, Localizer, Status
+from nre_ros.localization.acceptance import judge
 from nre_ros.mapping import Map
+from nre_ros.nre import Estimate, Outcome
 
 QUICK = with_values(LocalizerConfig(), ros_world.QUICK)
 HELD_OUT = (0.5, 2.6, 4.4)
@@ -113,6 +116,22 @@ def test_what_the_map_does_not_hold_is_not_accepted(
     assert answer.reason
     assert answer.score < QUICK.accept.min_score
     assert answer.map_from_cam is None or answer.map_from_cam.is_finite()
+
+
+def test_landmarks_in_one_corner_of_the_image_do_not_fix_a_pose() -> None:
+    """However well they are explained, and however sure the covariance is."""
+    everywhere = torch.arange(128) % 64
+    estimate = Estimate(
+        Outcome.OK,
+        rivalry=torch.ones(1),
+        covariance=1e-8 * torch.eye(6, dtype=torch.float64),
+        fine_share=torch.full((128,), 0.6),
+        in_view=torch.ones(128, dtype=torch.bool),
+        part=everywhere,
+    )
+    assert judge(estimate, 2.0, LocalizerConfig().accept).accepted
+    verdict = judge(replace(estimate, part=everywhere % 3), 2.0, LocalizerConfig().accept)
+    assert not verdict.accepted and "lie in 3.0 of 64 parts of the image" in verdict.reason
 
 
 def test_a_larger_image_gives_the_same_pose(corner_map: Map, network: FeatureNetwork) -> None:

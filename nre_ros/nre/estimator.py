@@ -46,7 +46,8 @@ class Estimate:
     ``rivalry`` (H,) each one's gain over the first one's, on the finest maps that both were refined on.
     ``covariance`` (6, 6), rotation first, of the twist x in ``exp(x) @ poses[0]``; None if the points do not fix it.
     ``coarse_share`` (N,) each point's coarse gain at the first pose over the ceiling; ``fine_share`` the same of the
-    fine maps, zero for points without a window. ``in_view`` (N,) the points whose projection lies on the image.
+    fine maps, zero for points without a window. ``in_view`` (N,) the points whose projection lies on the image,
+    ``part`` (N,) int64 which of the image's 8 x 8 parts it lies in.
     ``unusable`` points had no finite place or loss map and were left out.
     """
 
@@ -58,6 +59,7 @@ class Estimate:
     coarse_share: Tensor | None = None
     fine_share: Tensor | None = None
     in_view: Tensor | None = None
+    part: Tensor | None = None
     unusable: int = 0
 
 
@@ -238,6 +240,7 @@ def _report(
     gains = point_gains(coarse, xyz_map, camera, every.poses)
     uv_px, visible = camera.project(best.transform(xyz_map[:, None]))
     in_view = (visible & camera.contains(uv_px))[:, 0]
+    part = image_parts(uv_px, (camera.width, camera.height))[:, 0]
     says_something = counts.sum(1).tolist()
     estimates = []
     for q, real in enumerate((every.gains > -torch.inf).cpu()):
@@ -256,6 +259,7 @@ def _report(
                     gains[q, 0] / coarse.ceiling,
                     fine_share[q],
                     in_view[q],
+                    part[q],
                     unusable[q],
                 )
             )
