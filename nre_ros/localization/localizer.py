@@ -35,6 +35,8 @@ SEARCHED = 2
 MIN_SEARCHED = 16
 FEWEST_IN_VIEW = 20
 """Landmarks that must be expected in view for a pose to be refined on them."""
+CLOSE_BEHIND = 0.9
+"""A second hypothesis with more than this share of the first one's gain may yet lead, or be the same."""
 SURE_CELLS = 1.5
 """Root mean square uncertainty of the landmarks' expected projections (coarse cells) up to which the expected pose is
 the only start: GNC on the coarse maps finds back from there (measured: 40 of 40)."""
@@ -113,11 +115,12 @@ class Localizer:
         keyframes, similarity = self._retrieve(view)
         return keyframes, self._landmarks_of(view, keyframes, similarity)
 
-    def propose_around(self, view: View, map_from_cam: Pose) -> Tensor:
-        """The landmarks (N,) that a pose found for the view is refined on: all that it has in view, up to
-        ``nre.max_points``. With fewer than :data:`FEWEST_IN_VIEW` there is nothing to refine it on."""
+    def propose_around(self, view: View, map_from_cam: Pose, most: int | None = None) -> Tensor:
+        """The landmarks (N,) that a pose found for the view is refined on: all that it has in view, up to ``most``
+        (``nre.max_points``). With fewer than :data:`FEWEST_IN_VIEW` there is nothing to refine it on."""
         keyframes = keyframes_near(self.map, map_from_cam)
-        return landmarks_in_view(self.map, keyframes, map_from_cam, view.used, self._config.nre.max_points)
+        most = self._config.nre.max_points if most is None else most
+        return landmarks_in_view(self.map, keyframes, map_from_cam, view.used, most)
 
     @torch.inference_mode()
     def ask(self, view: View, landmarks: Tensor) -> Evidence:
@@ -214,20 +217,24 @@ class Localizer:
 
     def _settled(self, view: View, found: Estimate, asked: Candidates) -> tuple[Estimate, Candidates]:
         """The best pose refined anew on all landmarks in its view, spread over the image, in place of those that made
-        the search easy; these often lie close together. The other hypotheses stay as they are."""
+        the search easy; these often lie close together. A second hypothesis close behind is refined with it, on what
+        either has in view: it may come to the same pose, or lead. The others stay as they are."""
         if found.poses is None or found.gains is None or found.rivalry is None or not len(found.rivalry):
             return found, asked
-        chosen = self.propose_around(view, found.poses[0].to("cpu").inverse())
+        count = 2 if len(found.rivalry) > 1 and float(found.rivalry[1]) > CLOSE_BEHIND else 1
+        most = self._config.nre.max_points // count
+        around = [self.propose_around(view, found.poses[i].to("cpu").inverse(), most) for i in range(count)]
+        chosen = torch.unique(torch.cat(around))
         view.clock.lap("landmarks")
         if len(chosen) < FEWEST_IN_VIEW:
             return found, asked
-        final, in_view = self._estimate(view, chosen, found.poses[[0]])
+        final, in_view = self._estimate(view, chosen, found.poses[list(range(count))])
         if final.poses is None or final.gains is None or final.rivalry is None:
             return found, asked
-        rotation = torch.cat([final.poses.rotation[:1], found.poses.rotation[1:]])
-        translation = torch.cat([final.poses.translation[:1], found.poses.translation[1:]])
-        gains = torch.cat([final.gains[:1], found.gains[1:]])
-        rivalry = torch.cat([final.rivalry[:1], found.rivalry[1:]])
+        rotation = torch.cat([final.poses.rotation, found.poses.rotation[count:]])
+        translation = torch.cat([final.poses.translation, found.poses.translation[count:]])
+        gains = torch.cat([final.gains, found.gains[count:]])
+        rivalry = torch.cat([final.rivalry, found.rivalry[count:]])
         return replace(final, poses=Pose(rotation, translation), gains=gains, rivalry=rivalry), in_view
 
     def _done(self, view: View, answer: Localization) -> Localization:
