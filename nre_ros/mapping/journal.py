@@ -10,6 +10,8 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import overload
@@ -106,8 +108,9 @@ class KeyframeJournal(Sequence[Keyframe]):
             index, number = self._waiting[0]
             file = self.folder / f"{number:06d}.safetensors"
             try:
-                write_keyframe(self._items[index], file)
-                written = read_keyframe(file)
+                with _undisturbed():
+                    write_keyframe(self._items[index], file)
+                    written = read_keyframe(file)
             except (OSError, MapError) as error:
                 self.trouble = f"keyframes cannot be written to {self.folder}: {error}"
                 return False
@@ -246,3 +249,23 @@ def _check_facts(folder: Path, found: Mapping[str, str], wanted: Mapping[str, st
     count = count_keyframes(folder)
     told = "; ".join(f"{name} was {found.get(name, 'not given')}, is {wanted.get(name, 'not given')}" for name in names)
     raise OtherSession(f"{folder} holds {count} keyframes of an interrupted session that differs: {told}")
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Within, signals that end the program wait: an exception raised by their handlers while safetensors reads a file
+    would come out as damage of that file. Handlers run in the main thread alone, so nothing is done in others."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread() or None in handlers.values():
+        yield
+        return
+    arrived: list[int] = []
+    for number in handlers:
+        signal.signal(number, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
