@@ -216,6 +216,11 @@ def test_all_scenes_with_one_command(
     told = capsys.readouterr().out
     assert "first.json is there already" in told and "build-map" not in told and "nre_ros evaluate" in told
     assert (out / "first.html").stat().st_mtime_ns == before
+    # a build that was interrupted leaves keyframes and no map
+    (out / "maps" / "second" / "map.safetensors").unlink()
+    (out / "maps" / "second" / "journal").mkdir()
+    assert main(argv) == 0 and "build-map" in capsys.readouterr().out
+    assert (out / "maps" / "second" / "map.safetensors").exists()
     assert main([*argv, "--only", "third"]) == 1
     (scenes / "second" / "split.txt").unlink()
     assert main(argv) == 1

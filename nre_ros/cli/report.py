@@ -87,11 +87,13 @@ def _default_scenes() -> Path:
 
 
 def _scene(args: argparse.Namespace, name: str, folder: Path, others: list[Path]) -> None:
+    from nre_ros.mapping.map_file import FILE_NAME
+
     output: Path = args.output
     network = [] if args.network is None else ["--network", args.network]
     network += [] if args.weights is None else ["--weights", *args.weights]
     map_path, figures = output / "maps" / name, output / f"{name}.json"
-    if not map_path.exists():
+    if not (map_path / FILE_NAME).exists():  # a folder without it holds the keyframes of an interrupted build
         _command(build_map, "build-map", str(folder), "-o", str(map_path), "--split", "map", *network)
     if figures.exists():
         print(f"  {figures} is there already")
