@@ -137,7 +137,7 @@ def estimate_poses(
                 ahead, windows = original.refine_fine(coarse, xyz_map, camera, ahead, fine, config)
             else:
                 near = coarse_levels is not None
-                ahead, windows = _refine_fine(coarse, ranking, xyz_map, camera, ahead, fine, config, near)
+                ahead, windows = _refine_fine(coarse, xyz_map, camera, ahead, fine, config, near)
         done("gnc_fine")
     return _report(xyz_map, camera, coarse, ranking, counts, ahead, rest, windows, unusable.tolist(), config)
 
@@ -195,7 +195,6 @@ def _ranked(found: Hypotheses, ranking: LossMaps, xyz_map: Tensor, camera: Camer
 
 def _refine_fine(
     coarse: LossMaps,
-    ranking: LossMaps,
     xyz_map: Tensor,
     camera: Camera,
     ahead: Hypotheses,

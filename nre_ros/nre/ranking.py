@@ -16,8 +16,9 @@ from torch import Tensor
 from nre_ros.nre.loss_maps import LossMaps
 
 FOUND = 0.5
-"""Share of the landmarks in view that are counted on to be found. Of office's extreme queries in a map of every sixth
-frame 57, 60, 63, 63 % come right at 0.1, 0.3, 0.6, 0.8; ranked by the summed gain, 50 %."""
+"""Share of the landmarks in view that are counted on to be found. Of every second of office's extreme queries, in a map
+of every sixth frame, 57, 60, 63, 63 % came right at 0.1, 0.3, 0.6, 0.8 in an earlier form, which ranked in the fine
+windows too; 60 % do at this in the present one, and 50 % ranked by the summed gain."""
 
 
 def ranking_maps(maps: LossMaps, counts: Tensor) -> LossMaps:
