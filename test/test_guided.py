@@ -135,7 +135,7 @@ def test_sparse_keyframes_give_more_landmarks_and_right_ones(frames: list[Frame]
     depths, cameras = [keyframe.depth for keyframe in kept], [keyframe.camera for keyframe in kept]
     nothing = [torch.zeros(len(depth), dtype=torch.bool) for depth in depths]
     tracks = [track_keypoints(views, nothing, 2.5, lambda *_: None, how) for how in (None, made._describe)]
-    (_, matched), (sightings, guided) = (
+    (_, matched, _), (sightings, guided, _) = (
         place_landmarks(mine, views, depths, cameras, config, lambda *_: None) for mine in tracks
     )
     assert len(guided) > 1.5 * len(matched)
@@ -143,7 +143,8 @@ def test_sparse_keyframes_give_more_landmarks_and_right_ones(frames: list[Frame]
     assert (wall_distance < 0.05).double().mean() > 0.9, "landmarks lie on the walls"
     map_ = made.build()
     assert map_.landmark_count == len(guided)
-    assert map_.observation_count == sum(len(seen.place) for seen in sightings)
+    placed = sum(len(seen.place) for seen in sightings)
+    assert 0.95 * placed < map_.observation_count <= placed
 
 
 def test_a_keyframe_gives_its_image_back(frames: list[Frame], network: FeatureNetwork) -> None:

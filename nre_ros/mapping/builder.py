@@ -9,12 +9,14 @@ from typing import Protocol
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nre_ros.config import BuilderConfig
 from nre_ros.errors import CalibrationError, MapError, RecordingError
 from nre_ros.features import DenseFeatures, FeatureNetwork, limit_size
 from nre_ros.geometry import Camera, Pose
+from nre_ros.mapping.adjustment import Adjusted, adjust_landmarks
 from nre_ros.mapping.bundle import Observations
 from nre_ros.mapping.descriptors import mean_of_each, quantised
 from nre_ros.mapping.guided import DenseView
@@ -145,7 +147,7 @@ class MapBuilder:
         cameras = [keyframe.camera for keyframe in self._keyframes]
         measured = [torch.isfinite(depth) for depth in depths]
         tracks = track_keypoints(views, measured, self._config.max_epipolar_px, tell, self._describe)
-        sightings, xyz_map = place_landmarks(tracks, views, depths, cameras, self._config, tell)
+        sightings, xyz_map, exact = place_landmarks(tracks, views, depths, cameras, self._config, tell)
         if self._config.refine_poses and len(xyz_map):
             seen = _observations([view.keypoints for view in views], sightings)
             self.refinement = refine_poses(
@@ -154,7 +156,7 @@ class MapBuilder:
             if self.refinement.better:
                 refined = self.refinement.map_from_cam
                 views = [replace(view, map_from_cam=refined[i]) for i, view in enumerate(views)]
-                sightings, xyz_map = place_landmarks(tracks, views, depths, cameras, self._config, tell)
+                sightings, xyz_map, exact = place_landmarks(tracks, views, depths, cameras, self._config, tell)
         if len(xyz_map) < MIN_LANDMARKS:
             raise MapError(
                 f"only {len(xyz_map)} landmarks came of {len(self._keyframes)} keyframes, expected at least "
@@ -164,7 +166,21 @@ class MapBuilder:
         vocabulary = learn_vocabulary((keyframe.context for keyframe in self._keyframes), len(self._keyframes))
         global_descriptors = torch.stack([aggregate(k.context, vocabulary) for k in self._keyframes]).half()
         tell("retrieval", 1, 1)
-        whole = self._assemble(_poses(views), sightings, xyz_map, vocabulary, global_descriptors)
+        coarse, fine = self._mean_descriptors(sightings, len(xyz_map))
+        seen = _observations([view.keypoints for view in views], sightings)
+        adjusted = adjust_landmarks(
+            seen,
+            xyz_map,
+            fine,
+            ~exact,
+            _poses(views),
+            cameras,
+            self._describe,
+            self._config,
+            lambda i, n: tell("adjustment", i, n),
+        )
+        tell("adjustment", 1, 1)
+        whole = self._assemble(_poses(views), adjusted, coarse, vocabulary, global_descriptors)
         wrong = find_misplaced(views, sightings, xyz_map, self._config.max_reprojection_px)
         map_, self.remarks = without_misplaced(whole, wrong)
         return map_
@@ -192,23 +208,22 @@ class MapBuilder:
             )
         )
 
-    def _assemble(
-        self,
-        map_from_cam: Pose,
-        sightings: list[Sighting],
-        xyz_map: Tensor,
-        vocabulary: Vocabulary,
-        global_descriptors: Tensor,
-    ) -> Map:
-        frames = self._keyframes
-        cameras = list(dict.fromkeys(keyframe.camera for keyframe in frames))
-        seen = list(zip(frames, sightings, strict=True))
+    def _mean_descriptors(self, sightings: list[Sighting], count: int) -> tuple[Tensor, Tensor]:
+        """Coarse (count, Cc) and fine (count, Cf) float32: the means of what the keyframes hold of each landmark."""
+        seen = list(zip(self._keyframes, sightings, strict=True))
         coarse = ((_with_spots(k.coarse, s.spots.coarse)[s.place], s.landmark) for k, s in seen)
         fine = ((_with_spots(k.fine, s.spots.fine)[s.place], s.landmark) for k, s in seen)
-        coarse_bytes, coarse_scale = quantised(mean_of_each(coarse, len(xyz_map)))
-        fine_bytes, fine_scale = quantised(mean_of_each(fine, len(xyz_map)))
+        return mean_of_each(coarse, count), mean_of_each(fine, count)
+
+    def _assemble(
+        self, map_from_cam: Pose, adjusted: Adjusted, coarse: Tensor, vocabulary: Vocabulary, global_descriptors: Tensor
+    ) -> Map:
+        frames, seen = self._keyframes, adjusted.seen
+        cameras = list(dict.fromkeys(keyframe.camera for keyframe in frames))
+        coarse_bytes, coarse_scale = quantised(coarse)
+        fine_bytes, fine_scale = quantised(adjusted.fine)
         arrays = MapArrays(
-            xyz_map=xyz_map,
+            xyz_map=adjusted.xyz_map,
             coarse=coarse_bytes,
             coarse_scale=coarse_scale,
             fine=fine_bytes,
@@ -216,12 +231,12 @@ class MapBuilder:
             keyframe_pose=map_from_cam.matrix(),
             keyframe_stamp_ns=torch.tensor([k.stamp_ns for k in frames]),
             keyframe_camera=torch.tensor([cameras.index(k.camera) for k in frames], dtype=torch.int32),
-            keyframe_start=torch.tensor([0] + [len(s.place) for s in sightings]).cumsum(0),
+            keyframe_start=F.pad(torch.bincount(seen.view, minlength=len(frames)).cumsum(0), (1, 0)),
             keyframe_global=global_descriptors,
             context_axes=vocabulary.axes,
             vocabulary=vocabulary.centres,
-            landmark=torch.cat([s.landmark for s in sightings]).int(),
-            uv_px=_observations([k.keypoints for k in frames], sightings).uv_px.float(),
+            landmark=seen.point.int(),
+            uv_px=seen.uv_px.float(),
         )
         network = self._network
         return Map(self._frame_id, self._unit, network.name, network.weights_hash, tuple(cameras), arrays)

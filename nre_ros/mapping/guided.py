@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nre_ros.features import DenseFeatures, FeatureMap
+from nre_ros.features import DenseFeatures
 from nre_ros.geometry import Camera, Pose
+from nre_ros.mapping.fine_peaks import find_peaks, windows
 
 WIDEST_PARALLAX_DEG = 60.0
 """Beyond this parallax a surface looks too different to be known again."""
@@ -148,7 +149,7 @@ def _fine_answers(
 ) -> Found:
     """The best fine cell of each near its pixel and its epipolar line, between cells where the peak says so."""
     level = view.features.fine
-    cells, inside = _windows(level, near_px)
+    cells, inside = windows(level, near_px, WINDOW)
     flat = torch.where(inside, cells[..., 1] * level.values.shape[2] + cells[..., 0], 0)
     seen = level.values.flatten(1).T[flat].float()
     logits = level.inverse_temperature * (seen @ descriptors.float()[:, :, None])[..., 0]
@@ -156,7 +157,7 @@ def _fine_answers(
     off_px = (view.fine_bearings[flat] @ normals[:, :, None])[..., 0].abs() * view.focal_px
     best = logits.masked_fill(off_px > BAND_PX, -math.inf).argmax(1)
     square = logits.reshape(-1, WINDOW, WINDOW)
-    offset, share = _peaks(square, best)
+    offset, share = find_peaks(square, best)
     good = torch.isfinite(logits.gather(1, best[:, None])[:, 0])
     good = good & (off_px.gather(1, best[:, None])[:, 0] <= BAND_PX)
     if certain:
@@ -164,33 +165,3 @@ def _fine_answers(
     cell = cells[torch.arange(len(best)), best].double() + offset
     uv_px = level.grid.pixel_from_cell(cell)
     return Found(index[good], uv_px[good], (1 - (1 - doubt) * share)[good])
-
-
-def _windows(level: FeatureMap, near_px: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells (M, WINDOW^2, 2) about pixels (M, 2), row by row, and which of them lie on the map."""
-    corner = level.grid.cell_from_pixel(near_px).round().long() - WINDOW // 2
-    side = torch.arange(WINDOW)
-    rows, columns = torch.meshgrid(side, side, indexing="ij")
-    cells = corner[:, None] + torch.stack([columns, rows], -1).reshape(-1, 2)
-    height, width = level.values.shape[1:]
-    return cells, ((cells >= 0) & (cells < torch.tensor([width, height]))).all(-1)
-
-
-def _peaks(logits: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
-    """Of windows (M, W, W) and their best cells (M,): the peak's offset (M, 2) from the cell by parabolas, and the
-    probability (M,) of the cell and its eight neighbours."""
-    row, column = best // WINDOW, best % WINDOW
-    padded = F.pad(logits, (1, 1, 1, 1), value=-math.inf)
-    each = torch.arange(len(best))
-
-    def at(down: int, right: int) -> Tensor:
-        return padded[each, row + 1 + down, column + 1 + right]
-
-    def offset(before: Tensor, after: Tensor) -> Tensor:
-        bend = before - 2 * at(0, 0) + after
-        return (0.5 * (before - after) / bend.clamp(max=-1e-6)).nan_to_num(0, 0, 0).clamp(-0.5, 0.5)
-
-    total = logits.flatten(1).logsumexp(1)
-    share = sum((at(i, j) - total).exp() for i in (-1, 0, 1) for j in (-1, 0, 1))
-    assert isinstance(share, Tensor)
-    return torch.stack([offset(at(0, -1), at(0, 1)), offset(at(-1, 0), at(1, 0))], -1).double(), share

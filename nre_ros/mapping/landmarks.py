@@ -47,8 +47,8 @@ def place_landmarks(
     cameras: Sequence[Camera],
     config: BuilderConfig,
     tell: Callable[[str, int, int], None],
-) -> tuple[list[Sighting], Tensor]:
-    """Sightings per view, and landmarks (L, 3) float64 in the map frame.
+) -> tuple[list[Sighting], Tensor, Tensor]:
+    """Sightings per view, landmarks (L, 3) float64 in the map frame, and a mask (L,) of those of measured depth.
 
     A keypoint with depth is a landmark even if no other view shares it; without depth, landmarks are triangulated
     from ``config.min_track_length`` views or more with enough parallax. A sighting further than
@@ -71,7 +71,7 @@ def place_landmarks(
         mine = good & (rays.view == i) & kept[rays.track]
         sightings.append(Sighting(rays.place[mine], number[rays.track[mine]], spots))
     tell("landmarks", 1, 1)
-    return sightings, xyz[kept]
+    return sightings, xyz[kept], exact[kept]
 
 
 def _gather(views: Sequence[View], depths: Sequence[Tensor], cameras: Sequence[Camera], tracks: Tracks) -> _Rays:
