@@ -17,7 +17,7 @@ class TransformOutput:
     """Publishes each fix's transform; map -> odom is repeated on a timer, since it stays true between fixes.
 
     The repeated one is dated ``transform_tolerance`` ahead, so that whoever looks up the present finds it, and
-    stops when its fix is older than ``lost_timeout``. A transform to the base or the camera is true at the image's
+    stops when its fix is older than ``lost_timeout``: then the timer rests, too. A transform to the base or the camera is true at the image's
     stamp alone and is published once, with it.
     """
 
@@ -28,6 +28,7 @@ class TransformOutput:
         self._standing: FrameLink | None = None
         self._standing_since = node.get_clock().now()
         self._timer = node.create_timer(1.0 / config().tf_rate, self._repeat)
+        self._timer.cancel()
 
     def close(self) -> None:
         self._node.destroy_timer(self._timer)
@@ -37,11 +38,13 @@ class TransformOutput:
         if self._config().tf_mode == "map_to_odom":
             self._standing, self._standing_since = link, self._node.get_clock().now()
             self._repeat()
+            self._timer.reset()
         else:
             self._send(link, stamp_ns)
 
     def _repeat(self) -> None:
         if self._standing is None:
+            self._timer.cancel()
             return
         now, config = self._node.get_clock().now(), self._config()
         age = now - self._standing_since
