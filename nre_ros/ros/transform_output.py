@@ -17,8 +17,8 @@ class TransformOutput:
     """Publishes each fix's transform; map -> odom is repeated on a timer, since it stays true between fixes.
 
     The repeated one is dated ``transform_tolerance`` ahead, so that whoever looks up the present finds it, and
-    stops when its fix is older than ``lost_timeout``: then the timer rests, too. A transform to the base or the camera is true at the image's
-    stamp alone and is published once, with it.
+    stops when its fix is older than ``lost_timeout``: then the timer rests, too. A transform to the base or the camera
+    is true at the image's stamp alone and is published once, with it.
     """
 
     def __init__(self, node: LifecycleNode, config: Callable[[], LocalizerNodeConfig]) -> None:
