@@ -72,28 +72,14 @@ class NreConfig:
 class AcceptConfig:
     """When a pose is believed."""
 
-    min_score: float = param(0.5, "Least score (0 to 1) of a pose that is published", low=0.0, high=1.0, live=True)
-    explained_share: float = param(0.08, "Share of landmarks explained that scores 1", low=0.01, high=1.0, live=True)
-    clarity: float = param(
-        0.18,
-        "Fine gain of the explained landmarks over the ceiling of all in view that scores 1",
-        low=0.01,
-        high=1.0,
+    false_accept_rate: float = param(
+        1e-3,
+        "Share of the images of other places that may pass for the map's: less gives surer and fewer answers",
+        low=1e-9,
+        high=0.1,
         live=True,
     )
-    rotation_deg: float = param(
-        1.0, "Standard deviation of the rotation that scores 1, degrees", low=0.001, high=90.0, live=True
-    )
-    position: float = param(
-        0.04,
-        "Standard deviation of the position that scores 1, share of the scene's depth",
-        low=1e-5,
-        high=10.0,
-        live=True,
-    )
-    margin: float = param(
-        0.1, "Lead over the second hypothesis (share of its cost) that scores 1", low=0.001, high=1.0, live=True
-    )
+    calibration: str = param("", "File of nre_ros calibrate, needed for other weights; empty: that of the package")
 
 
 @dataclass(frozen=True)

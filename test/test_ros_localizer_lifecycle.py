@@ -16,6 +16,7 @@ from ros_rig import DARK, EXTRINSICS, FAILURE, QUERY, SUCCESS, Rig, image_messag
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
+from nre_ros.localization.calibration import Calibration, write_calibration
 from nre_ros.recordings.frame import Frame
 
 pytest_plugins = ["ros_fixtures"]
@@ -168,15 +169,17 @@ def test_wrong_weights_and_an_absent_gpu_are_named_and_configuring_can_be_retrie
     assert r.do(rig.node.trigger_configure) == SUCCESS
 
 
-def test_a_live_parameter_of_the_localizer_takes_effect_at_the_next_image(r, map_path):
-    rig = Rig(r, map_path, tf_mode="none").start()
+def test_a_live_parameter_of_the_localizer_takes_effect_at_the_next_image(r, map_path, tmp_path):
+    write_calibration(Calibration("another", 200, 1.0, 1e3), tmp_path / "steep.json")
+    given = {"accept.calibration": str(tmp_path / "steep.json"), "accept.false_accept_rate": 0.1}
+    rig = Rig(r, map_path, tf_mode="none", **given).start()
     rig.send()
     rig.wait_for_pose()
-    r.do(lambda: rig.node.set_parameters([Parameter("accept.rotation_deg", value=0.001)]))
+    r.do(lambda: rig.node.set_parameters([Parameter("accept.false_accept_rate", value=1e-3)]))
     rig.send()
-    r.told("rotation is uncertain")
+    r.told("parts of the image are explained")
     assert len(rig.poses) == 1
-    r.do(lambda: rig.node.set_parameters([Parameter("accept.rotation_deg", value=0.5)]))
+    r.do(lambda: rig.node.set_parameters([Parameter("accept.false_accept_rate", value=0.1)]))
     rig.send()
     rig.wait_for_pose(2)
 

@@ -92,8 +92,8 @@ def test_only_live_parameters_change_while_configured():
         result = host.set("top_k", 4)
         assert not result.successful
         assert "top_k changes only while the node is unconfigured" in result.reason
-        assert host.set("accept.min_score", 0.25).successful
-        assert host.parameters.config.localizer.accept.min_score == 0.25
+        assert host.set("accept.false_accept_rate", 0.01).successful
+        assert host.parameters.config.localizer.accept.false_accept_rate == 0.01
         assert host.parameters.config.localizer.top_k == 3
 
 

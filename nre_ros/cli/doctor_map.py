@@ -13,6 +13,7 @@ from nre_ros.errors import NreError
 def examine(map_path: str | None) -> list[Finding]:
     """The weights of the package, and the map: does it load, was it made by these weights, is all of it sound."""
     from nre_ros.features import load_network
+    from nre_ros.localization.calibration import SHIPPED
     from nre_ros.mapping import load_map
     from nre_ros.mapping.inspection import inspect_map
 
@@ -21,6 +22,9 @@ def examine(map_path: str | None) -> list[Finding]:
     except NreError as error:
         return [Finding("fail", "weights", str(error), "install the package again; with git lfs: git lfs pull")]
     findings = [Finding("ok", "weights", f"{network.name} {network.weights_hash}")]
+    remark = SHIPPED.remark(network.weights_hash)
+    if remark:
+        findings.append(Finding("warn", "acceptance", "it was calibrated for other weights", remark))
     if map_path is None:
         return [*findings, Finding("ok", "map", "not asked for: --map MAP checks one")]
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from nre_ros.cli.network_options import add_network_arguments, network_values
@@ -27,8 +28,12 @@ def localizer_of(args: argparse.Namespace) -> Localizer:
     """Load what the arguments name; raises NreError."""
     from nre_ros.features import configured_network
     from nre_ros.localization import Localizer
+    from nre_ros.localization.calibration import load_calibration
     from nre_ros.mapping import load_map
 
     config = with_values(LocalizerConfig(), parse_assignments(LocalizerConfig(), args.set) | network_values(args))
     network = configured_network(config)
+    remark = load_calibration(config.accept.calibration).remark(network.weights_hash)
+    if remark:
+        print(remark, file=sys.stderr)
     return Localizer(load_map(args.map, network), network, config)

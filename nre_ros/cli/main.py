@@ -30,6 +30,7 @@ COMMANDS = {
     "localize": ("localize", "poses of the images of a recording in a map"),
     "evaluate": ("evaluate", "localize the images of a posed recording and measure the errors"),
     "report": ("report", "evaluate all scenes of a folder, as pages with an index"),
+    "calibrate": ("calibrate", "how much support a pose needs to be believed, from images of other places"),
     "compare": ("compare", "NRE beside other estimators, on the same map and queries"),
     "features": ("features", "pictures of the descriptors of one or two images, and of loss maps between them"),
     "train": ("train", "train the descriptor network, or adapt it to one place"),

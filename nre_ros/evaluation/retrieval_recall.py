@@ -21,7 +21,8 @@ import torch
 from nre_ros.features import DenseFeatures
 from nre_ros.geometry import Camera, Pose
 from nre_ros.mapping import Map
-from nre_ros.mapping.retrieval import aggregate, nearest_keyframes
+from nre_ros.mapping.keyframe_search import KeyframeSearch
+from nre_ros.mapping.retrieval import aggregate
 
 RANKS = (1, 5, 20)
 SHARED_LANDMARKS = 20
@@ -59,13 +60,14 @@ class RetrievalJudge:
 
     def __init__(self, map_: Map) -> None:
         self._map = map_
+        self._search = KeyframeSearch(map_.arrays.keyframe_global)
 
     @torch.inference_mode()
     def ranking(self, features: DenseFeatures, count: int = max(RANKS)) -> tuple[int, ...]:
         """Ids of the ``count`` keyframes most like an image by its features, best first."""
         values = features.context.values
         query = aggregate(values, self._map.vocabulary.to(values.device))
-        keyframes, _ = nearest_keyframes(query, self._map.arrays.keyframe_global, count)
+        keyframes, _ = self._search.nearest(query, count)
         return tuple(keyframes.tolist())
 
     def judge(self, stamp_ns: int, ranking: Sequence[int], camera: Camera, truth: Pose) -> Retrieved:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +17,7 @@ from nre_ros.errors import CalibrationError
 from nre_ros.features import DenseFeatures, FeatureNetwork, limit_size
 from nre_ros.geometry import Camera, Pose
 from nre_ros.localization.acceptance import judge
+from nre_ros.localization.calibration import load_calibration
 from nre_ros.localization.candidates import Candidates, landmarks_to_ask
 from nre_ros.localization.evidence import Evidence, evidence
 from nre_ros.localization.neighbourhood import (
@@ -26,7 +29,8 @@ from nre_ros.localization.neighbourhood import (
 from nre_ros.localization.prior import Prior
 from nre_ros.localization.result import Localization, PointReport, Search, Status
 from nre_ros.mapping import Map, check_network
-from nre_ros.mapping.retrieval import aggregate, nearest_keyframes
+from nre_ros.mapping.keyframe_search import KeyframeSearch
+from nre_ros.mapping.retrieval import aggregate
 from nre_ros.nre import Estimate, Outcome, estimate_pose
 
 NO_KEYFRAME = "the map has no keyframe where the pose is expected"
@@ -66,7 +70,7 @@ class Localizer:
 
     :meth:`localize` is the whole of it. Who knows something of the pose asks in two steps, :meth:`see` and then one
     of the searches, and may search the same view again. Not for several threads at once. Raises MapError when
-    ``network`` did not make the map.
+    ``network`` did not make the map, ConfigError when ``accept.calibration`` cannot be read.
     """
 
     def __init__(self, map_: Map, network: FeatureNetwork, config: LocalizerConfig) -> None:
@@ -74,7 +78,9 @@ class Localizer:
         self.map = map_
         self._network = network
         self._config = config
-        self._global = _within(config.device_memory_mb, map_.arrays.keyframe_global, network.device)
+        self._calibration = load_calibration(config.accept.calibration)
+        map_.check_file()
+        self._keyframes = KeyframeSearch(_within(config.device_memory_mb, map_.arrays.keyframe_global, network.device))
         self._vocabulary = map_.vocabulary.to(network.device)
 
     def warm_up(self, camera: Camera) -> None:
@@ -130,7 +136,9 @@ class Localizer:
     def with_nre(self, **changes: Any) -> Localizer:
         """The same, with other values of ``nre.*``."""
         nre = replace(self._config.nre, **changes)
-        return Localizer(self.map, self._network, replace(self._config, nre=nre))
+        other = copy.copy(self)
+        other._config = replace(self._config, nre=nre)
+        return other
 
     @torch.inference_mode()
     def search_within(self, view: View, prior: Prior) -> Localization:
@@ -168,12 +176,7 @@ class Localizer:
     def _retrieve(self, view: View, allowed: Tensor | None = None) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Keyframes and how similar they are to the view, best first."""
         asked = aggregate(view.features.context.values, self._vocabulary)
-        if allowed is None:
-            keyframes, similarity = nearest_keyframes(asked, self._global, self._config.top_k)
-        else:
-            index = torch.nonzero(allowed)[:, 0]
-            best, similarity = nearest_keyframes(asked, self._global[index.to(self._global.device)], self._config.top_k)
-            keyframes = index[best.cpu()]
+        keyframes, similarity = self._keyframes.nearest(asked, self._config.top_k, allowed)
         view.clock.lap("retrieval")
         return tuple(keyframes.tolist()), tuple(similarity.tolist())
 
@@ -246,11 +249,14 @@ class Localizer:
         if not len(estimate.rivalry):
             return Localization(Status.NO_POSE, "no pose lies where it is expected")
         cam_from_map = estimate.poses.to("cpu")
-        verdict = judge(estimate, self.map.median_depth, self._config.accept)
+        rate = self._config.accept.false_accept_rate
+        depth = min(self.map.median_depth, _view_depth(candidates, cam_from_map[0], estimate.in_view))
+        verdict = judge(estimate, depth, self._calibration, rate)
         return Localization(
             Status.ACCEPTED if verdict.accepted else Status.REJECTED,
             verdict.reason,
             score=verdict.score,
+            support=verdict.support,
             map_from_cam=cam_from_map[0].inverse(),
             # exp(x) @ cam_from_map is map_from_cam @ exp(-x): the same covariance
             covariance=None if estimate.covariance is None else estimate.covariance.cpu(),
@@ -283,6 +289,13 @@ def _only(estimate: Estimate, index: list[int]) -> Estimate:
         return estimate
     index = index if index[:1] == [0] else []
     return replace(estimate, poses=estimate.poses[index], gains=estimate.gains[index], rivalry=estimate.rivalry[index])
+
+
+def _view_depth(candidates: Candidates, cam_from_map: Pose, in_view: Tensor | None) -> float:
+    """Median depth (map unit) of the landmarks in view; infinite where there are none."""
+    depth = cam_from_map.transform(candidates.xyz_map.cpu())[..., 2]
+    depth = depth if in_view is None else depth[in_view.cpu()]
+    return float(depth.median()) if len(depth) else math.inf
 
 
 def _within(budget_mb: int, stored: Tensor, device: torch.device) -> Tensor:

@@ -50,15 +50,17 @@ class Localization:
 
     ``map_from_cam`` float64, None unless a pose was found (also set on REJECTED, for evaluation; never to be
     published then). ``covariance`` (6, 6) float64 of the twist x in ``map_from_cam @ exp(x)``: rotation (rad) first,
-    then translation (map unit), both in the camera's optical frame. ``score`` 0 to 1. ``hypotheses`` are further
-    poses, best first, without the answer itself, and ``rivalry`` how much each explains, as a share of what the answer
-    does; ``ambiguous`` when one of these is all that speaks against the answer. ``timings_ms`` by stage; ``keyframes``
-    the ids of those asked about, best first.
+    then translation (map unit), both in the camera's optical frame. ``score`` 0 to 1, at least 0.5
+    when accepted; ``support`` as in :mod:`nre_ros.localization.acceptance`. ``hypotheses`` are further poses, best
+    first, without the answer itself, and ``rivalry`` how much each explains, as a share of what the answer does;
+    ``ambiguous`` when one of these is all that speaks against the answer. ``timings_ms`` by stage; ``keyframes`` the
+    ids of those asked about, best first.
     """
 
     status: Status
     reason: str
     score: float = 0.0
+    support: float = 0.0
     map_from_cam: Pose | None = None
     covariance: torch.Tensor | None = None
     hypotheses: tuple[Pose, ...] = ()

@@ -22,6 +22,7 @@ from nre_ros.config import LocalizerConfig, LocalizerNodeConfig
 from nre_ros.errors import ConfigError, MapError
 from nre_ros.features import FeatureNetwork, configured_network
 from nre_ros.localization import Localizer
+from nre_ros.localization.calibration import load_calibration
 from nre_ros.mapping import Map, load_map
 from nre_ros.ros.camera_input import CameraInput, Snapshot
 from nre_ros.ros.conversions import pose_stamped, pose_with_covariance
@@ -113,6 +114,9 @@ class LocalizerNode(ManagedNode[LocalizerNodeConfig]):
             place.localizer, self._buffer, lambda: self.config, lambda: self._display.wants_image
         )
         query.warm_up(place.map.cameras[0])
+        remark = load_calibration(config.localizer.accept.calibration).remark(place.network.weights_hash)
+        if remark:
+            self.get_logger().warning(remark)
         self._worker = Worker(
             lambda image: self._hand_back(query.answer(image)),
             shortest_period=self._shortest_period_s,

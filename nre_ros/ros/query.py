@@ -15,6 +15,7 @@ from nre_ros.errors import NreError
 from nre_ros.geometry import Camera, Pose
 from nre_ros.geometry.pose_track import TransformError
 from nre_ros.localization import Localization, Localizer
+from nre_ros.localization.localizer import CLOSE_BEHIND
 from nre_ros.localization.tracker import Motion, Tracker
 from nre_ros.recordings.frame import Frame
 from nre_ros.ros.camera_input import Snapshot
@@ -172,8 +173,7 @@ class Query:
         """The answer and those that come near it, when they are what speaks against it."""
         if not found.ambiguous or found.map_from_cam is None:
             return ()
-        least = 1 - self._config.localizer.accept.margin
-        near = [pose for pose, share in zip(found.hypotheses, found.rivalry, strict=True) if share > least]
+        near = [pose for pose, share in zip(found.hypotheses, found.rivalry, strict=True) if share > CLOSE_BEHIND]
         cam_from_out = self._frames.out_from_camera(image).inverse()
         return tuple(map_from_cam @ cam_from_out for map_from_cam in (found.map_from_cam, *near))
 
