@@ -48,10 +48,22 @@ def _colmap(folder: Path, frames: list[Frame], **options: object) -> Path:
     return _split_by_name(folder, [formats.image_name(i) for i in range(len(frames))])
 
 
-def _bag(folder: Path, frames: list[Frame]) -> Path:
-    with BagWriter(folder) as writer:
+def _bag(folder: Path, frames: list[Frame], compressed: bool = False, **options: str) -> Path:
+    with BagWriter(folder, **options) as writer:  # type: ignore[arg-type]
         for i, frame in enumerate(frames):
-            writer.write_frame(frame, role="map" if i < len(MAPPED) else "query")
+            writer.write_frame(frame, compressed=compressed, role="map" if i < len(MAPPED) else "query")
+    return folder
+
+
+def _bag_with_poses_of_the_base(folder: Path, frames: list[Frame], kind: str) -> Path:
+    with RawBag(folder) as bag:
+        bag.add_tf("/tf_static", 0, "base_link", "cam", rigid_from_pose(BASE_FROM_CAMERA))
+        bag.add_frames(frames, camera=frames[0].camera)
+        for frame in frames:
+            assert frame.map_from_cam is not None
+            map_from_base = frame.map_from_cam @ BASE_FROM_CAMERA.inverse()
+            bag.add_pose("/pose", frame.stamp_ns, "world", map_from_base, kind, child="base_link")
+    write_roles(folder, {frame.stamp_ns: "map" if i < len(MAPPED) else "query" for i, frame in enumerate(frames)})
     return folder
 
 
@@ -77,9 +89,14 @@ SOURCES: dict[str, Callable[[Path, list[Frame]], Path]] = {
     "transforms": lambda folder, frames: formats.write_transforms(folder, frames, len(HELD_OUT)),
     "tum": lambda folder, frames: write_tum(folder, frames, len(HELD_OUT)),
     "bag": _bag,
+    "bag_sqlite3_pose": lambda folder, frames: _bag(folder, frames, True, storage="sqlite3", pose_mode="none"),
     "bag_with_path": _bag_with_path,
+    "bag_with_odometry": lambda folder, frames: _bag_with_poses_of_the_base(folder, frames, bag_messages.ODOMETRY),
+    "bag_with_covariance": lambda folder, frames: _bag_with_poses_of_the_base(
+        folder, frames, bag_messages.POSE_WITH_COVARIANCE
+    ),
 }
-WITH_DEPTH = {"seven_scenes", "tum", "bag"}
+WITH_DEPTH = {"seven_scenes", "tum", "bag", "bag_sqlite3_pose"}
 
 
 @pytest.fixture(scope="module", params=SOURCES)
