@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,16 +10,18 @@ from loss_map_scenes import CAMERA, Scene, bumps, fine_stage, loss_maps, make_sc
 from torch import Tensor
 
 from nre_ros.config import NreConfig
-from nre_ros.geometry import Pose, pose_error
-from nre_ros.nre import Estimate, FineStage, LossMaps, Outcome, estimate_pose
+from nre_ros.geometry import CellGrid, Pose, pose_error
+from nre_ros.nre import Estimate, LossMaps, Outcome, estimate_pose
+from nre_ros.nre import fine as fine_module
 from nre_ros.nre.covariance import pose_covariance
+from nre_ros.nre.fine import FineMaps
 from nre_ros.nre.gnc import linearise, refine, sigma_levels
 
 CONFIG = NreConfig()
 SIGMAS = sigma_levels(CONFIG.coarse_sigma_max, CONFIG.coarse_sigma_min)
 
 
-def estimate(scene: Scene, fine: FineStage | None = None, config: NreConfig = CONFIG) -> Estimate:
+def estimate(scene: Scene, fine: FineMaps | None = None, config: NreConfig = CONFIG) -> Estimate:
     return estimate_pose(scene.xyz_map, CAMERA, scene.coarse, fine, config)
 
 
@@ -61,6 +63,41 @@ def test_fine_windows_sharpen_the_pose(seed: int) -> None:
     assert found.fine_share is not None
     assert found.fine_share[scene.right].median() > 0.3
     assert found.fine_share[~scene.right].median() < 0.1
+
+
+@dataclass(frozen=True)
+class Cones:
+    """Fine maps that fall by a nat a cell from a peak at ``xy_cells`` (N, 2): broad, as on smooth texture."""
+
+    xy_cells: Tensor
+    grid: CellGrid
+
+    def maps(self, index: Tensor, centre_px: Tensor, prior_mass: Tensor, window: int) -> LossMaps:
+        size = 2 * (window // 2) + 1
+        first = self.grid.cell_from_pixel(centre_px).nan_to_num(-99).round().long() - window // 2
+        cells = first[:, None] + torch.arange(size)[:, None]
+        x, y = cells[:, None, :, 0], cells[:, :, None, 1]
+        peak = self.xy_cells[index]
+        away = torch.hypot(x - peak[:, 0, None, None], y - peak[:, 1, None, None])
+        gain = ((8 - away).clamp_min(0) * (prior_mass > 0)[:, None, None]).float()
+        return LossMaps(gain, first, (CAMERA.width // 2, CAMERA.height // 2), self.grid, 11.0)
+
+
+def test_a_third_that_errs_to_one_side_moves_the_pose_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By 4 cells, 8 pixels: whole maps would go part of the way."""
+
+    def error(nats: float) -> float:
+        monkeypatch.setattr(fine_module, "NARROW_NATS", nats)
+        degrees = []
+        for seed in range(4):
+            scene = make_scene(seed, 150, wrong=0.0)
+            grid = CellGrid(2, 0.5)
+            peaks = grid.cell_from_pixel(scene.uv_px)
+            peaks[::3, 0] += 4.0
+            degrees.append(errors(estimate(scene, Cones(peaks, grid)), scene)[0])
+        return sum(degrees) / len(degrees)
+
+    assert error(fine_module.NARROW_NATS) < 0.5 * error(1e3)
 
 
 def test_shares_tell_right_maps_from_wrong_ones() -> None:

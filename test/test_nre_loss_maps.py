@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -176,3 +177,19 @@ def test_selected_maps_read_the_same() -> None:
     maps, index = random_maps(), torch.tensor([7, 2, 2])
     xy = torch.tensor([[3.2, 4.7]]).expand(12, 2)
     assert torch.equal(maps.select(index).read(xy[None, :3]), maps.read(xy[None])[:, index])
+
+
+def test_narrowed_maps_keep_their_peaks_and_nothing_far_below() -> None:
+    maps = random_maps()
+    narrow = maps.narrowed(2.0)
+    top = maps.gain.amax((1, 2))
+    torch.testing.assert_close(narrow.gain.amax((1, 2)), top)
+    below = top[:, None, None] - maps.gain
+    assert bool((narrow.gain[(below >= 2.0) & (top[:, None, None] > 2.0)] == 0).all())
+    half_way = (1 - below / 2.0) * top[:, None, None]
+    near = (below < 2.0) & (top[:, None, None] > 2.0)
+    assert near.sum() > len(maps)
+    torch.testing.assert_close(narrow.gain[near], half_way[near], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(maps.narrowed(1e3).gain, maps.gain, atol=1e-4, rtol=1e-4)
+    nothing = replace(maps, gain=torch.zeros_like(maps.gain)).narrowed(2.0)
+    assert bool((nothing.gain == 0).all())

@@ -71,6 +71,14 @@ class LossMaps:
             self.gain[..., index, :, :], self.origin_cells[..., index, :], self.image_cells, self.grid, self.ceiling
         )
 
+    def narrowed(self, nats: float) -> LossMaps:
+        """Of each map only what is within ``nats`` of its best cell, as high as before there: a softer one-hot, without
+        the slopes and lesser peaks further down that pull all poses off a little."""
+        top = self.gain.amax((-1, -2), keepdim=True)
+        kept = top.clamp(max=nats)
+        gain = torch.relu(self.gain - (top - kept)) * (top / kept.clamp_min(1e-6))
+        return LossMaps(gain, self.origin_cells, self.image_cells, self.grid, self.ceiling)
+
     def one_hot(self) -> LossMaps:
         """All gain, the ceiling, at each map's best cell and none elsewhere: NRE on these is the robust reprojection
         error of the classical matches (Eq. 11)."""
