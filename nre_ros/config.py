@@ -73,7 +73,7 @@ class AcceptConfig:
     """When a pose is believed."""
 
     false_accept_rate: float = param(
-        1e-3,
+        1e-4,
         "Share of the images of other places that may pass for the map's: less gives surer and fewer answers",
         low=1e-9,
         high=0.1,
