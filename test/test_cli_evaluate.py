@@ -209,6 +209,7 @@ def test_all_scenes_with_one_command(
     assert Page((out / "index.html").read_text()).links == ["first.html", "second.html"]
     assert json.loads((out / "first.json").read_text())["negatives"]["second"]["queries"] == 2
     assert [json.loads((out / f"{n}.json").read_text())["unit"] for n in ("first", "second")] == ["metre", "arbitrary"]
+    assert ["recall 0.25m 2deg" in (out / f"{n}.html").read_text() for n in ("first", "second")] == [True, False]
     before = (out / "first.html").stat().st_mtime_ns
     (out / "second.json").unlink()
     capsys.readouterr()

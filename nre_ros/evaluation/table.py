@@ -22,7 +22,7 @@ def figure_rows(evaluation: Evaluation) -> Rows:
     rows: Rows = [(name, text) for name, text in _asked(evaluation) if text]
     rows += _answers(evaluation.summary, evaluation.scale.wrong_words)
     rows += _negatives(evaluation)
-    rows += _recalls(evaluation.summary)
+    rows += _recalls(evaluation)
     rows += _retrieval(evaluation)
     rows += _errors(evaluation)
     rows += _sureness(evaluation)
@@ -55,8 +55,11 @@ def _negatives(evaluation: Evaluation) -> Rows:
     ]
 
 
-def _recalls(summary: Summary) -> Rows:
-    groups = {"recall": " ", "recall_of_depth": " of the map depth, ", "recall_of_view_depth": " of the view depth, "}
+def _recalls(evaluation: Evaluation) -> Rows:
+    """Those in metres only where the map's unit is one."""
+    summary = evaluation.summary
+    groups = {"recall": " "} if evaluation.scale.unit == "metre" else {}
+    groups |= {"recall_of_depth": " of the map depth, ", "recall_of_view_depth": " of the view depth, "}
     return [
         (f"recall {name.replace('_', joint)}", percent(value) + bracket(summary.intervals[f"{group}.{name}"]))
         for group, joint in groups.items()
