@@ -51,6 +51,12 @@ class NreConfig:
     fine_sigma_min: float = param(0.6, "Last Gaussian smoothing of the fine windows, cells", low=0.2, high=64.0)
     fine_window: int = param(16, "Side of the first fine windows, cells of the fine stride", low=8, high=128)
     fine_rounds: int = param(2, "Times the fine windows are cut anew around the improved pose", low=0, high=8)
+    fine_nats: float = param(
+        2.0,
+        "How far below its peak each fine map counts in the last round, nats; 0: the whole map",
+        low=0.0,
+        high=100.0,
+    )
     skip_gnc: bool = param(False, "Stop after MSAC: no refinement, coarse or fine")
     use_re: bool = param(
         False, "Ask the best cell of every map alone: the robust reprojection error (Eq. 11) instead of NRE"

@@ -12,7 +12,6 @@ from torch import Tensor
 from nre_ros.config import NreConfig
 from nre_ros.geometry import CellGrid, Pose, pose_error
 from nre_ros.nre import Estimate, LossMaps, Outcome, estimate_pose
-from nre_ros.nre import fine as fine_module
 from nre_ros.nre.covariance import pose_covariance
 from nre_ros.nre.fine import FineMaps
 from nre_ros.nre.gnc import linearise, refine, sigma_levels
@@ -83,21 +82,21 @@ class Cones:
         return LossMaps(gain, first, (CAMERA.width // 2, CAMERA.height // 2), self.grid, 11.0)
 
 
-def test_a_third_that_errs_to_one_side_moves_the_pose_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_third_that_errs_to_one_side_moves_the_pose_little() -> None:
     """By 4 cells, 8 pixels: whole maps would go part of the way."""
 
     def error(nats: float) -> float:
-        monkeypatch.setattr(fine_module, "NARROW_NATS", nats)
+        config = replace(CONFIG, fine_nats=nats)
         degrees = []
         for seed in range(4):
             scene = make_scene(seed, 150, wrong=0.0)
             grid = CellGrid(2, 0.5)
             peaks = grid.cell_from_pixel(scene.uv_px)
             peaks[::3, 0] += 4.0
-            degrees.append(errors(estimate(scene, Cones(peaks, grid)), scene)[0])
+            degrees.append(errors(estimate(scene, Cones(peaks, grid), config), scene)[0])
         return sum(degrees) / len(degrees)
 
-    assert error(fine_module.NARROW_NATS) < 0.5 * error(1e3)
+    assert error(CONFIG.fine_nats) < 0.5 * error(0.0)
 
 
 def test_shares_tell_right_maps_from_wrong_ones() -> None:

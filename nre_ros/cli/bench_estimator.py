@@ -23,7 +23,8 @@ Draws landmarks, poses and loss maps from seeds, and asks the NRE estimator, its
 LO-RANSAC and OpenCV's USAC for the pose: from the coarse maps, and from fine windows around our coarse pose. The rivals
 get the maps' argmaxes, each at the best of five thresholds; OpenCV's poses are refined on their inliers by its
 Levenberg-Marquardt. Positions are in map units; the landmarks are 4 to 12 away. Ours is timed with all it does, the
-rivals without finding the argmaxes.
+rivals without finding the argmaxes. The fine maps are read whole (fine_nats=0, unless --set says otherwise): synthetic
+bumps are what they say.
 """
 EPILOG = """\
 --json: "torch_threads", "cores", "config"; "cases", a list with "case", "points", "seeds", "windows_ms",
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
-    config = with_values(NreConfig(), parse_assignments(NreConfig(), args.set))
+    config = with_values(NreConfig(fine_nats=0.0), parse_assignments(NreConfig(), args.set))
     figures: dict[str, object] = {
         "torch_threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
