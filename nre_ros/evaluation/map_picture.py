@@ -19,7 +19,7 @@ def draw_top_view(map_: Map) -> Figure:
     draw_views(axes, poses[~weak], plan, "tab:blue", "keyframes")
     few = f"weak keyframes (under {ENOUGH_LANDMARKS} landmarks, or in under {ENOUGH_CELLS:.0%} of the cells)"
     draw_views(axes, poses[weak], plan, "tab:red", few)
-    axes.set_title(f"{map_.landmark_count} landmarks, {map_.keyframe_count} keyframes, from above (up: {plan.up})")
+    figure.suptitle(f"{map_.landmark_count} landmarks, {map_.keyframe_count} keyframes, from above (up: {plan.up})")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, frameon=False)
     return figure
 

@@ -79,7 +79,7 @@ def density_plan(map_: Map, plan: Plan) -> tuple[Figure, Axes]:
     edges = [np.linspace(low[i], high[i], counts[i] + 1) for i in (0, 1)]
     density, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
     size = (high - low) / float((high - low).max()) * LONGER_SIDE_INCHES
-    figure = Figure(figsize=(max(size[0], 5) + 1.6, max(size[1], 3) + 1.2), layout="constrained", dpi=110)
+    figure = Figure(figsize=(max(size[0], 6.5) + 1.6, max(size[1], 3) + 1.2), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     axes: Axes = figure.subplots()
     norm = LogNorm(1, max(float(density.max()), 2))
