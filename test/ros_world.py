@@ -42,9 +42,11 @@ def _texture(seed: int) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), 1.0)
 
 
-def _rays() -> np.ndarray:
-    v, u = np.mgrid[: CAMERA.height, : CAMERA.width].astype(np.float64)
-    return np.stack([(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones_like(u)], -1)
+def _rays(camera: Camera) -> np.ndarray:
+    """(H, W, 3), one unit along the optical axis."""
+    v, u = np.mgrid[: camera.height, : camera.width].astype(np.float64)
+    bearings = camera.unproject(torch.from_numpy(np.stack([u, v], -1).reshape(-1, 2)))
+    return (bearings / bearings[:, 2:]).numpy().reshape(camera.height, camera.width, 3)
 
 
 def frame(index: float, stamp_ns: int, *, noise_seed: int | None = None) -> Frame:
@@ -52,11 +54,11 @@ def frame(index: float, stamp_ns: int, *, noise_seed: int | None = None) -> Fram
     return frame_from(pose(index), stamp_ns, noise_seed=noise_seed)
 
 
-def frame_from(map_from_cam: Pose, stamp_ns: int, *, noise_seed: int | None = None) -> Frame:
+def frame_from(map_from_cam: Pose, stamp_ns: int, *, noise_seed: int | None = None, camera: Camera = CAMERA) -> Frame:
     """A view of the corner from anywhere before it."""
     rotation, centre = map_from_cam.rotation.numpy(), map_from_cam.translation.numpy()
-    rays = _rays() @ rotation.T
-    image = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
+    rays = _rays(camera) @ rotation.T
+    image = np.zeros((camera.height, camera.width, 3), np.uint8)
     depth = np.full(image.shape[:2], np.inf)
     for wall, (origin, right, down) in enumerate(WALLS):
         normal = np.cross(right, down)
@@ -72,7 +74,7 @@ def frame_from(map_from_cam: Pose, stamp_ns: int, *, noise_seed: int | None = No
     if noise_seed is not None:
         noise = np.random.default_rng(noise_seed).normal(0, 3, image.shape)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
-    return Frame(stamp_ns, image, CAMERA, map_from_cam, depth.astype(np.float32))
+    return Frame(stamp_ns, image, camera, map_from_cam, depth.astype(np.float32))
 
 
 def pose(index: float) -> Pose:

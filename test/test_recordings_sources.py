@@ -16,11 +16,11 @@ from small_recordings import assert_same_pose, write_tum
 from nre_ros.config import BuilderConfig, LocalizerConfig, with_values
 from nre_ros.errors import RecordingError
 from nre_ros.features import FeatureNetwork
-from nre_ros.geometry import pose_error
+from nre_ros.geometry import Camera, DistortionModel, pose_error
 from nre_ros.geometry.pose_track import rigid_from_pose
 from nre_ros.localization import Localizer
 from nre_ros.mapping import MapBuilder
-from nre_ros.recordings import Frame, bag_messages, open_recording
+from nre_ros.recordings import Frame, Recording, bag_messages, open_recording
 from nre_ros.recordings.bag_writer import BASE_FROM_CAMERA, BagWriter
 from nre_ros.recordings.tables import write_roles
 
@@ -125,7 +125,10 @@ def test_frames_are_those_that_were_written(source: Path, corner: list[Frame]) -
 
 
 def test_the_map_of_it_finds_its_queries(source: Path, network: FeatureNetwork) -> None:
-    recording = open_recording(source)
+    assert_queries_are_found(open_recording(source), network)
+
+
+def assert_queries_are_found(recording: Recording, network: FeatureNetwork) -> None:
     builder = MapBuilder(network, BuilderConfig(), unit=recording.unit)
     for frame in recording.frames("map"):
         builder.add(frame)
@@ -137,6 +140,24 @@ def test_the_map_of_it_finds_its_queries(source: Path, network: FeatureNetwork) 
         assert answer.accepted and answer.map_from_cam is not None and query.map_from_cam is not None, answer.reason
         degrees, metres = pose_error(answer.map_from_cam, query.map_from_cam)
         assert degrees < 0.3 and metres < 0.015
+
+
+DISTORTED = {
+    "rational": (DistortionModel.RATIONAL, (0.3, -0.1, 0.002, -0.001, 0.02, 0.6, 0.05, 0.01)),
+    "fisheye": (DistortionModel.EQUIDISTANT, (0.05, -0.02, 0.004, -0.001)),
+}
+
+
+@pytest.mark.parametrize("kind", DISTORTED)
+def test_nothing_need_be_undistorted(kind: str, network: FeatureNetwork, tmp_path: Path) -> None:
+    """A bag of a camera that bends lines, without depth."""
+    model, coefficients = DISTORTED[kind]
+    camera = Camera(320, 240, 180.0, 182.0, 161.0, 118.0, model, coefficients)
+    poses = [ros_world.pose(index) for index in (*MAPPED, *HELD_OUT)]
+    frames = [ros_world.frame_from(pose, (i + 1) * 10**9, camera=camera) for i, pose in enumerate(poses)]
+    recording = open_recording(_bag(tmp_path / "bag", _without_depth(frames)))
+    assert next(iter(recording.frames())).camera == camera
+    assert_queries_are_found(recording, network)
 
 
 def test_path_without_times_is_told(corner: list[Frame], tmp_path: Path) -> None:
