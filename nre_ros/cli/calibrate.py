@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from nre_ros.cli.network_options import add_network_arguments, network_values
-from nre_ros.config import LocalizerConfig, parse_assignments, with_values
+from nre_ros.cli.localizing import localizer_config
+from nre_ros.cli.network_options import add_network_arguments
+from nre_ros.config import LocalizerConfig
 from nre_ros.errors import MapError
 from nre_ros.geometry import Camera, pose_error
 from nre_ros.recordings import Frame, open_recording
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from nre_ros.features import configured_network
     from nre_ros.localization.calibration import write_calibration
 
-    config = with_values(LocalizerConfig(), parse_assignments(LocalizerConfig(), args.set) | network_values(args))
+    config = localizer_config(args)
     network = configured_network(config)
     maps = [_localizers(path, network, config) for _, path in args.place]
     chains = [(), *(parse_degradations([text]) for text in args.degrade)]

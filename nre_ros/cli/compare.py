@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from nre_ros.cli.figures import write_json
-from nre_ros.cli.localizing import add_localizing_arguments
-from nre_ros.cli.network_options import network_values
+from nre_ros.cli.localizing import add_localizing_arguments, localizer_config
 from nre_ros.cli.recording_options import add_every_argument, every_of, recording_of
-from nre_ros.config import LocalizerConfig, parse_assignments, with_values
+from nre_ros.config import LocalizerConfig
 from nre_ros.errors import ConfigError
 from nre_ros.recordings import Recording, open_recording
 
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     cases = conditions(args.degrade, args.sweep)
     names = _names(args)
-    config = with_values(LocalizerConfig(), parse_assignments(LocalizerConfig(), args.set) | network_values(args))
+    config = localizer_config(args)
     recording = recording_of(args)
     recording.require_poses()
     network = configured_network(config)

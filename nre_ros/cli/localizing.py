@@ -24,6 +24,11 @@ def add_localizing_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def localizer_config(args: argparse.Namespace) -> LocalizerConfig:
+    """The defaults with ``--set`` and what is said of the network; raises ConfigError."""
+    return with_values(LocalizerConfig(), parse_assignments(LocalizerConfig(), args.set) | network_values(args))
+
+
 def localizer_of(args: argparse.Namespace) -> Localizer:
     """Load what the arguments name; raises NreError."""
     from nre_ros.features import configured_network
@@ -31,7 +36,7 @@ def localizer_of(args: argparse.Namespace) -> Localizer:
     from nre_ros.localization.calibration import load_calibration
     from nre_ros.mapping import load_map
 
-    config = with_values(LocalizerConfig(), parse_assignments(LocalizerConfig(), args.set) | network_values(args))
+    config = localizer_config(args)
     network = configured_network(config)
     remark = load_calibration(config.accept.calibration).remark(network.weights_hash)
     if remark:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from nre_ros.cli.figures import write_json
+from nre_ros.cli.localizing import localizer_config
 from nre_ros.cli.map_output import add_output_arguments, checked_output
-from nre_ros.cli.network_options import add_network_arguments, network_values
+from nre_ros.cli.network_options import add_network_arguments
 from nre_ros.cli.recording_options import add_bag_arguments, recording_of
-from nre_ros.config import LocalizerConfig, parse_assignments, with_values
 from nre_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value < least:
             raise ConfigError(f"{name} is {value}, expected {least} or more")
     output = checked_output(args, [args.first, args.second])
-    config = with_values(LocalizerConfig(), parse_assignments(LocalizerConfig(), args.set) | network_values(args))
+    config = localizer_config(args)
 
     from nre_ros.features import configured_network
     from nre_ros.localization import Localizer

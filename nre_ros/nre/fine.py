@@ -92,11 +92,12 @@ def refine_fine(
         sigmas = _sigmas(turn, config)
         if near and config.fine_rounds > 1:
             sigmas = sigmas[:1]
-        last = turn == config.fine_rounds - 1
-        maps = windows.maps.narrowed(config.fine_nats) if last and config.fine_nats else windows.maps
-        refined, _ = refine(maps, windows.xyz_map, camera, _alone(poses), sigmas)
-        if last:
-            gains = smoothed_total(windows.maps, windows.xyz_map, camera, refined, sigmas[-1])[:, :, 0]
+        narrow = turn == config.fine_rounds - 1 and config.fine_nats > 0
+        maps = windows.maps.narrowed(config.fine_nats) if narrow else windows.maps
+        refined, summed = refine(maps, windows.xyz_map, camera, _alone(poses), sigmas)
+        if narrow:
+            summed = smoothed_total(windows.maps, windows.xyz_map, camera, refined, sigmas[-1])
+        gains = summed[:, :, 0]
         poses = Pose(refined.rotation[:, :, 0], refined.translation[:, :, 0])
     return poses, gains, windows
 
