@@ -4,7 +4,7 @@ Comparing the query with every keyframe (3 kB each) takes time in proportion to 
 alike, so they are grouped as the map is loaded; no file holds the groups. A query is compared with the groups' means,
 then with codes of what the members of the likeliest differ in from their mean, and the best by these are compared
 whole. Codes alone, without groups, do not do: global descriptors vary in too many directions (of 100k made of real
-images, the 1024 best by 64 numbers hold 93 % of the truly best 20; here 512 hold 99 %).
+images, the 1024 best by 64 numbers hold 93 % of the truly best 20; here 320 hold 99 %).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GROUP_SIZE = 64
 """Keyframes of a group on average, until there are :data:`GROUPS`."""
 LOOKED_THROUGH = 4096
 """Keyframes of the likeliest groups, at most, whose codes are read."""
-COMPARED = 512
+COMPARED = 320
 """Keyframes, by their codes, whose descriptors are read."""
 AXES = 64
 """Numbers of a code, and principal axes in which keyframes are grouped."""
@@ -75,12 +75,12 @@ class _Groups:
 
     def __init__(self, stored: Tensor) -> None:
         group, means = grouped(stored)
-        self._means = means.to(stored.dtype)
         member = torch.argsort(group, stable=True)
         sample = _sampled(len(stored))
-        self._axes = principal_axes(stored[sample].float() - means[group[sample]])
+        axes = principal_axes(stored[sample].float() - means[group[sample]])
         apart = (stored[part].float() - means[group[part]] for part in member.split(CHUNK))
-        self._codes = torch.cat([(part @ self._axes).to(stored.dtype) for part in apart])
+        self._codes = torch.cat([(part @ axes).to(stored.dtype) for part in apart])
+        self._means_and_axes = torch.cat([means, axes.T]).to(stored.dtype)
         self._member = member.numpy()  # by groups, as their codes
         self._size = np.bincount(group.numpy(), minlength=len(means))
         self._start = np.cumsum(self._size) - self._size
@@ -89,7 +89,8 @@ class _Groups:
 
     def likeliest(self, query: Tensor, allowed: Tensor | None) -> Tensor:
         """COMPARED keyframes, by the similarity of their group's mean and what their code adds to it."""
-        similarity = (self._means @ query.to(self._means)).float().numpy()
+        asked = self._means_and_axes @ query.to(self._means_and_axes)
+        similarity, code = asked[: len(self._size)].float().numpy(), asked[len(self._size) :]
         groups = np.argsort(-similarity, kind="stable")
         if allowed is None:
             groups = groups[: int(np.searchsorted(np.cumsum(self._size[groups]), LOOKED_THROUGH)) + 1]
@@ -97,11 +98,11 @@ class _Groups:
         place = np.repeat(self._start[groups] - np.cumsum(size) + size, size) + np.arange(int(size.sum()))
         of_mean = np.repeat(similarity[groups], size)
         if allowed is not None:
-            asked = allowed.numpy()[self._member[place]]
-            place, of_mean = place[asked], of_mean[asked]
+            inside = allowed.numpy()[self._member[place]]
+            place, of_mean = place[inside], of_mean[inside]
         place, of_mean = place[:LOOKED_THROUGH], of_mean[:LOOKED_THROUGH]
         codes = torch.index_select(self._codes, 0, torch.from_numpy(place), out=self._read_codes[: len(place)])
-        likeness = (codes @ (query.to(self._axes) @ self._axes).to(codes)).float().numpy() + of_mean
+        likeness = (codes @ code).float().numpy() + of_mean
         best = np.argpartition(likeness, len(place) - COMPARED)[-COMPARED:]
         return torch.from_numpy(np.sort(self._member[place[best]]))
 
