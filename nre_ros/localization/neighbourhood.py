@@ -12,6 +12,7 @@ from nre_ros.geometry import Camera, Pose
 from nre_ros.localization.candidates import landmarks_of, sound_points
 from nre_ros.localization.prior import BOUND_SIGMAS, Prior
 from nre_ros.mapping import Map
+from nre_ros.mapping.keypoints import spread
 
 NEAREST = 12
 """Keyframes around the expected pose whose landmarks are looked through; neighbours see much the same."""
@@ -31,15 +32,16 @@ def keyframes_near(map_: Map, map_from_cam: Pose, count: int = NEAREST) -> list[
 
 
 def landmarks_in_view(map_: Map, keyframes: Sequence[int], map_from_cam: Pose, camera: Camera, most: int) -> Tensor:
-    """Indices of up to ``most`` landmarks of the keyframes that a camera there has in view: those of :data:`WELL_SEEN`
-    sightings first, some of each keyframe."""
+    """Indices of up to ``most`` landmarks of the keyframes that a camera there has in view, spread over the image; in
+    each part of it those of :data:`WELL_SEEN` sightings first, some of each keyframe."""
     seen = landmarks_of(map_, keyframes)
     uv_px, visible = camera.project(map_from_cam.inverse().transform(sound_points(map_, seen)))
     border = BORDER_SHARE * camera.width
     size = uv_px.new_tensor([camera.width, camera.height])
-    seen = seen[visible & ((uv_px > -border) & (uv_px < size + border)).all(-1)]
-    sightings = map_.sightings[seen].clamp(max=WELL_SEEN)
-    return seen[sightings.argsort(descending=True, stable=True)][:most]
+    inside = visible & ((uv_px > -border) & (uv_px < size + border)).all(-1)
+    best_first = map_.sightings[seen[inside]].clamp(max=WELL_SEEN).argsort(descending=True, stable=True)
+    seen, uv_px = seen[inside][best_first], uv_px[inside][best_first]
+    return seen[torch.from_numpy(spread(uv_px.numpy(), camera.width, camera.height, most))]
 
 
 def keyframes_within(map_: Map, prior: Prior) -> Tensor:

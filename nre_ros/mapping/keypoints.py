@@ -44,7 +44,7 @@ def detect(image_rgb: np.ndarray, most: int) -> Keypoints:
     strength = np.array([point.response for point in found])
     order = np.argsort(-strength, kind="stable")
     order = order[_not_crowded(uv_px[order])]
-    chosen = order[_spread(uv_px[order], image_rgb.shape[1], image_rgb.shape[0], most)]
+    chosen = order[spread(uv_px[order], image_rgb.shape[1], image_rgb.shape[0], most)]
     root = np.sqrt(sift[chosen] / np.maximum(sift[chosen].sum(1, keepdims=True), 1e-12))
     return Keypoints(uv_px[chosen], torch.from_numpy(root.astype(np.float32)))
 
@@ -57,8 +57,9 @@ def _not_crowded(uv_px: np.ndarray) -> np.ndarray:
     return keep
 
 
-def _spread(uv_px: np.ndarray, width: int, height: int, most: int) -> np.ndarray:
-    """Indices of up to ``most`` points: the best of every grid cell, then the second best of every cell, and so on."""
+def spread(uv_px: np.ndarray, width: int, height: int, most: int) -> np.ndarray:
+    """Indices of up to ``most`` points (N, 2), given best first: the best of every grid cell, then the second best of
+    every cell, and so on. Points beyond the image belong to the cell nearest to them."""
     columns = np.minimum((uv_px[:, 0] * GRID[0] / width).astype(int).clip(0), GRID[0] - 1)
     rows = np.minimum((uv_px[:, 1] * GRID[1] / height).astype(int).clip(0), GRID[1] - 1)
     cell = rows * GRID[0] + columns
