@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from nre_ros.config import LocalizerNodeConfig
 from nre_ros.geometry import Pose
 from nre_ros.localization.localizer import Localizer, View
 from nre_ros.localization.prior import Prior
@@ -32,6 +33,15 @@ class Motion:
     rotation_noise: float
     max_speed: float
     max_turn_rad: float
+
+    @staticmethod
+    def of(config: LocalizerNodeConfig) -> Motion:
+        return Motion(
+            config.odom_translation_noise,
+            config.odom_rotation_noise,
+            config.max_speed,
+            math.radians(config.max_turn_rate),
+        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -142,7 +141,7 @@ class Query:
                 self._given.prior(self._frames.base_from_camera(image)), image.stamp_ns, odometry.odom_from_cam
             )
             self._given = None
-        motion = _motion(config)
+        motion = Motion.of(config)
         found = tracker.find(
             view,
             image.stamp_ns,
@@ -188,12 +187,6 @@ class Query:
         except TransformError as error:
             trouble = str(error)
         return Fix(map_from_out, ros_covariance(covariance, map_from_out, out_from_cam), link, trouble)
-
-
-def _motion(config: LocalizerNodeConfig) -> Motion:
-    return Motion(
-        config.odom_translation_noise, config.odom_rotation_noise, config.max_speed, math.radians(config.max_turn_rate)
-    )
 
 
 def _fault(image: Snapshot, found: Localization | None, error: Exception) -> Answer:
