@@ -43,6 +43,8 @@ ENCODINGS = (
     "x" * 5000,
     "\u00e9",
 )
+LARGEST = (4000, 3000)
+"""Width and height of no larger image."""
 FRAMES = ("", "/", "no_such_frame", "map", "base_link", "x" * 5000, "cam\n", "//cam")
 
 
@@ -131,11 +133,15 @@ def image_of_nothing(rng: np.random.Generator, good: Frame, now_ns: int) -> Made
 
 
 def image_too_large(rng: np.random.Generator, good: Frame, now_ns: int) -> Made:
-    width, height = int(rng.integers(1500, 4000)), int(rng.integers(1500, 3000))
+    width, height = (int(rng.integers(1500, largest)) for largest in LARGEST)
+    return "image of another size", "image", black_image(width, height, now_ns), False
+
+
+def black_image(width: int, height: int, now_ns: int) -> Image:
     message = Image(height=height, width=width, encoding="mono8", step=width)
     message.header.stamp, message.header.frame_id = stamp_of(now_ns), "cam"
     message.data = array.array("B", bytes(width * height))
-    return "image of another size", "image", message, False
+    return message
 
 
 def compressed_damaged(rng: np.random.Generator, good: Frame, now_ns: int) -> Made:
