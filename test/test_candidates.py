@@ -110,28 +110,27 @@ def test_the_landmarks_in_view_are_asked_about(corner_map: Map, seen: DenseFeatu
     assert order == sorted(order)
 
 
-def test_what_a_pose_is_refined_on_is_spread_over_the_image(corner_map: Map) -> None:
-    """No part of the image has two landmarks more than another that has some left; the best seen come first."""
+def test_what_a_pose_is_refined_on_is_well_seen_and_spread(corner_map: Map) -> None:
+    """Of those that are seen alike, no part of the image has two more than another that has some left."""
     frame = ros_world.frame(0.5, 0, noise_seed=1)
     pose, camera = frame.map_from_cam, frame.camera
     assert pose is not None
     keyframes = range(corner_map.keyframe_count)
     there = landmarks_in_view(corner_map, keyframes, pose, camera, 10**6)
-    chosen = landmarks_in_view(corner_map, keyframes, pose, camera, len(there) // 3)
-    assert len(chosen) == len(there) // 3 and set(chosen.tolist()) < set(there.tolist())
+    sightings = corner_map.sightings.clamp(max=WELL_SEEN)
+    best = there[sightings[there] == WELL_SEEN]
 
     def cells(landmarks: torch.Tensor) -> torch.Tensor:
         uv_px, _ = camera.project(pose.inverse().transform(corner_map.arrays.xyz_map[landmarks]))
         column, row = (uv_px / torch.tensor([camera.width / 8, camera.height / 6])).long().unbind(1)
-        return row.clamp(0, 5) * 8 + column.clamp(0, 7)
+        return torch.bincount(row.clamp(0, 5) * 8 + column.clamp(0, 7), minlength=48)
 
-    count, most = torch.bincount(cells(chosen), minlength=48), torch.bincount(cells(there), minlength=48)
-    assert int(count[count < most].min()) >= int(count.max()) - 1
-    left = there[~torch.isin(there, chosen)]
-    sightings = corner_map.sightings.clamp(max=WELL_SEEN)
-    for cell in range(48):
-        here, unused = (sightings[some[cells(some) == cell]] for some in (chosen, left))
-        assert not len(here) or not len(unused) or int(here.min()) >= int(unused.max())
+    few = landmarks_in_view(corner_map, keyframes, pose, camera, len(best) // 3)
+    assert len(few) == len(best) // 3 and set(few.tolist()) < set(best.tolist())
+    some_left = cells(few) < cells(best)
+    assert int(cells(few)[some_left].min()) >= int(cells(few).max()) - 1
+    more = landmarks_in_view(corner_map, keyframes, pose, camera, len(best) + 50)
+    assert set(best.tolist()) < set(more.tolist()) < set(there.tolist()) and len(more) == len(best) + 50
 
 
 def test_candidates_carry_what_the_map_holds_of_them(corner_map: Map, seen: DenseFeatures) -> None:

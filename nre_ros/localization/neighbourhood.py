@@ -32,16 +32,22 @@ def keyframes_near(map_: Map, map_from_cam: Pose, count: int = NEAREST) -> list[
 
 
 def landmarks_in_view(map_: Map, keyframes: Sequence[int], map_from_cam: Pose, camera: Camera, most: int) -> Tensor:
-    """Indices of up to ``most`` landmarks of the keyframes that a camera there has in view, spread over the image; in
-    each part of it those of :data:`WELL_SEEN` sightings first, some of each keyframe."""
+    """Indices of up to ``most`` landmarks of the keyframes that a camera there has in view: those of :data:`WELL_SEEN`
+    sightings first, spread over the image. Without the spread median rotations are a tenth to a fifth larger (fox,
+    aerial_village); with the spread first, landmarks that are badly placed come in where maps are sparse."""
     seen = landmarks_of(map_, keyframes)
     uv_px, visible = camera.project(map_from_cam.inverse().transform(sound_points(map_, seen)))
     border = BORDER_SHARE * camera.width
     size = uv_px.new_tensor([camera.width, camera.height])
     inside = visible & ((uv_px > -border) & (uv_px < size + border)).all(-1)
-    best_first = map_.sightings[seen[inside]].clamp(max=WELL_SEEN).argsort(descending=True, stable=True)
-    seen, uv_px = seen[inside][best_first], uv_px[inside][best_first]
-    return seen[torch.from_numpy(spread(uv_px.numpy(), camera.width, camera.height, most))]
+    seen, uv_px = seen[inside], uv_px[inside]
+    sightings = map_.sightings[seen].clamp(max=WELL_SEEN)
+    chosen = seen[:0]
+    for count in range(WELL_SEEN, 0, -1):
+        alike = torch.nonzero(sightings == count)[:, 0]
+        best = spread(uv_px[alike].numpy(), camera.width, camera.height, most - len(chosen))
+        chosen = torch.cat([chosen, seen[alike[torch.from_numpy(best)]]])
+    return chosen
 
 
 def keyframes_within(map_: Map, prior: Prior) -> Tensor:
