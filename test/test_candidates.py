@@ -16,7 +16,7 @@ from nre_ros.geometry import pose_error
 from nre_ros.localization import Localizer, Status
 from nre_ros.localization.candidates import describe, landmarks_of, landmarks_to_ask, most_certain
 from nre_ros.localization.localizer import _within
-from nre_ros.localization.neighbourhood import WELL_SEEN, landmarks_in_view
+from nre_ros.localization.neighbourhood import PATIENCE, WELL_SEEN, landmarks_in_view
 from nre_ros.mapping import Map
 from nre_ros.mapping.descriptors import mean_of_each, quantised, restored
 
@@ -110,27 +110,32 @@ def test_the_landmarks_in_view_are_asked_about(corner_map: Map, seen: DenseFeatu
     assert order == sorted(order)
 
 
-def test_what_a_pose_is_refined_on_is_well_seen_and_spread(corner_map: Map) -> None:
-    """Of those that are seen alike, no part of the image has two more than another that has some left."""
+def test_what_a_pose_is_refined_on_is_spread_and_well_seen(corner_map: Map) -> None:
+    """Of those seen most no part of the image has two more than another that has some left; in each part those seen
+    less come later, and altogether three times as late."""
     frame = ros_world.frame(0.5, 0, noise_seed=1)
     pose, camera = frame.map_from_cam, frame.camera
     assert pose is not None
     keyframes = range(corner_map.keyframe_count)
     there = landmarks_in_view(corner_map, keyframes, pose, camera, 10**6)
+    chosen = landmarks_in_view(corner_map, keyframes, pose, camera, len(there) // 3)
+    assert len(chosen) == len(there) // 3 and set(chosen.tolist()) < set(there.tolist())
     sightings = corner_map.sightings.clamp(max=WELL_SEEN)
-    best = there[sightings[there] == WELL_SEEN]
+    uv_px, _ = camera.project(pose.inverse().transform(corner_map.arrays.xyz_map))
+    column, row = (uv_px / torch.tensor([camera.width / 8, camera.height / 6])).nan_to_num(0).long().unbind(1)
+    part = row.clamp(0, 5) * 8 + column.clamp(0, 7)
 
-    def cells(landmarks: torch.Tensor) -> torch.Tensor:
-        uv_px, _ = camera.project(pose.inverse().transform(corner_map.arrays.xyz_map[landmarks]))
-        column, row = (uv_px / torch.tensor([camera.width / 8, camera.height / 6])).long().unbind(1)
-        return torch.bincount(row.clamp(0, 5) * 8 + column.clamp(0, 7), minlength=48)
+    def count(landmarks: torch.Tensor, seen: int) -> torch.Tensor:
+        return torch.bincount(part[landmarks[sightings[landmarks] == seen]], minlength=48)
 
-    few = landmarks_in_view(corner_map, keyframes, pose, camera, len(best) // 3)
-    assert len(few) == len(best) // 3 and set(few.tolist()) < set(best.tolist())
-    some_left = cells(few) < cells(best)
-    assert int(cells(few)[some_left].min()) >= int(cells(few).max()) - 1
-    more = landmarks_in_view(corner_map, keyframes, pose, camera, len(best) + 50)
-    assert set(best.tolist()) < set(more.tolist()) < set(there.tolist()) and len(more) == len(best) + 50
+    best, all_best = count(chosen, WELL_SEEN), count(there, WELL_SEEN)
+    assert int(best[best < all_best].min()) >= int(best.max()) - 1
+    less = count(chosen, WELL_SEEN - 1)
+    assert 0 < int(less.sum()) < int(best.sum()) and int(less.max()) * PATIENCE <= int(best.max()) + PATIENCE
+    left = there[~torch.isin(there, chosen)]
+    for each in range(48):
+        here, unused = (sightings[some[part[some] == each]] for some in (chosen, left))
+        assert not len(here) or not len(unused) or int(here.min()) >= int(unused.max())
 
 
 def test_candidates_carry_what_the_map_holds_of_them(corner_map: Map, seen: DenseFeatures) -> None:

@@ -44,7 +44,8 @@ def detect(image_rgb: np.ndarray, most: int) -> Keypoints:
     strength = np.array([point.response for point in found])
     order = np.argsort(-strength, kind="stable")
     order = order[_not_crowded(uv_px[order])]
-    chosen = order[spread(uv_px[order], image_rgb.shape[1], image_rgb.shape[0], most)]
+    rank = rank_in_part(uv_px[order], image_rgb.shape[1], image_rgb.shape[0])
+    chosen = order[np.argsort(rank, kind="stable")[:most]]
     root = np.sqrt(sift[chosen] / np.maximum(sift[chosen].sum(1, keepdims=True), 1e-12))
     return Keypoints(uv_px[chosen], torch.from_numpy(root.astype(np.float32)))
 
@@ -57,9 +58,9 @@ def _not_crowded(uv_px: np.ndarray) -> np.ndarray:
     return keep
 
 
-def spread(uv_px: np.ndarray, width: int, height: int, most: int) -> np.ndarray:
-    """Indices of up to ``most`` points (N, 2), given best first: the best of every grid cell, then the second best of
-    every cell, and so on. Points beyond the image belong to the cell nearest to them."""
+def rank_in_part(uv_px: np.ndarray, width: int, height: int) -> np.ndarray:
+    """How many of the points (N, 2) before each lie in the same cell of a grid over the image (N,): in the order of
+    this rank points are spread. Points beyond the image belong to the cell nearest to them."""
     columns = np.minimum((uv_px[:, 0] * GRID[0] / width).astype(int).clip(0), GRID[0] - 1)
     rows = np.minimum((uv_px[:, 1] * GRID[1] / height).astype(int).clip(0), GRID[1] - 1)
     cell = rows * GRID[0] + columns
@@ -67,7 +68,7 @@ def spread(uv_px: np.ndarray, width: int, height: int, most: int) -> np.ndarray:
     first = np.searchsorted(cell[by_cell], cell[by_cell])
     rank = np.empty(len(cell), int)
     rank[by_cell] = np.arange(len(cell)) - first
-    return np.argsort(rank, kind="stable")[:most]
+    return rank
 
 
 def match(
