@@ -111,6 +111,22 @@ def test_a_wrong_expectation_falls_back_to_the_whole_map_with_the_same_image(loc
     assert not held.accepted, "in mode track nothing else is searched"
 
 
+def test_a_wrong_given_pose_costs_the_search_around_it_once(localizer: Localizer) -> None:
+    """The images that must agree before it is given up are looked for anywhere at once."""
+    start = FRAMES[0].map_from_cam
+    assert start is not None
+    tracker = Tracker(localizer)
+    tracker.expect(prior_at(shifted(start, 0.5)), FRAMES[0].stamp_ns, start)
+    heard = []
+    for frame in FRAMES[:4]:
+        view = localizer.see(frame.image_rgb, frame.camera)
+        found = tracker.find(view, frame.stamp_ns, frame.map_from_cam, "auto", MOTION)
+        assert found.accepted and error(found, frame.map_from_cam)[1] < 0.02
+        objection = tracker.objection(found, frame.stamp_ns, frame.map_from_cam, 2, MOTION)
+        heard.append(("neighbourhood" in found.timings_ms, "msac" in found.timings_ms, objection != ""))
+    assert heard == [(True, True, True), (False, True, True), (False, True, False), (True, False, False)]
+
+
 def test_a_prior_decides_between_places_that_look_alike(twins: Localizer) -> None:
     frame = FRAMES[0]
     assert frame.map_from_cam is not None

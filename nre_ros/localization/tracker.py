@@ -106,19 +106,23 @@ class Tracker:
     ) -> Localization:
         """Search where the pose is expected, and anywhere if it is not there, as ``mode`` (of the config) allows.
 
-        In mode auto every ``recheck_every``-th tracked image (0: none) is searched for anywhere as well. What is found
-        then counts where it contradicts the tracked pose, for the ``consistent_fixes`` further images that
-        :meth:`objection` needs to believe it, too.
+        Once an image contradicted a given pose, the next are searched for anywhere first: where that agrees, the
+        search around the given pose is spared. In mode auto every ``recheck_every``-th tracked image (0: none) is
+        searched for anywhere as well. What is found then counts where it contradicts the tracked pose, for the
+        ``consistent_fixes`` further images that :meth:`objection` needs to believe it, too.
         """
         expected = self._expected(self._last, stamp_ns, odom_from_cam, motion)
         given = self._last is not None and self._last.given
         if expected is None or (mode == "global" and not given):
             return self._anywhere(view)
+        anywhere = self._anywhere(view) if given and self._held and mode != "track" else None
+        if anywhere is not None and self._confirms(anywhere, stamp_ns, odom_from_cam, motion):
+            return anywhere
         found = self.localizer.track(view, expected)
         if not found.accepted and (given or mode == "track"):
             found = self.localizer.search_within(view, expected)
         if not found.accepted and mode != "track":
-            return self._anywhere(view)
+            return anywhere or self._anywhere(view)
         if mode != "auto" or found.search is not Search.TRACK or not recheck_every:
             return found
         self._tracked += 1
@@ -154,14 +158,19 @@ class Tracker:
         known = known or self._contradicted > 0
         if expected is None or not known or self._agrees(expected, found):
             return self._believe(sighting)
-        before = self._expected(self._held[-1], stamp_ns, odom_from_cam, motion) if self._held else None
-        self._held = [*self._held, sighting] if before and self._agrees(before, found) else [sighting]
+        confirms = self._confirms(found, stamp_ns, odom_from_cam, motion)
+        self._held = [*self._held, sighting] if confirms else [sighting]
         further = len(self._held) - 1
         if further >= consistent_fixes:
             return self._believe(sighting)
         off = (expected.map_from_cam.inverse() @ found.map_from_cam).log()
         jump = f"{float(off[3:].norm()):.2f} m and {math.degrees(float(off[:3].norm())):.1f} deg"
         return f"held back: {jump} from where it is expected; {further} of {consistent_fixes} further poses agree"
+
+    def _confirms(self, found: Localization, stamp_ns: int, odom_from_cam: Pose | None, motion: Motion) -> bool:
+        """Whether a pose agrees with the last one that was held back."""
+        before = self._expected(self._held[-1], stamp_ns, odom_from_cam, motion) if self._held else None
+        return found.accepted and before is not None and self._agrees(before, found)
 
     def _believe(self, sighting: Sighting) -> str:
         self._last, self._held, self._contradicted = sighting, [], 0
