@@ -21,16 +21,17 @@ from nre_ros.geometry.alignment import fit_poses
 from nre_ros.geometry.pose import pose_error
 from nre_ros.localization import Localizer
 from nre_ros.mapping import load_map
-from nre_ros.mapping.keypoints import Keypoints
-from nre_ros.mapping.sfm import SfmPoses, colmap_camera, reconstruct
-from nre_ros.mapping.sfm_scale import aligned_to_given, scaled_to_depth, scaled_to_distance
-from nre_ros.mapping.sfm_views import SfmView, choose_views, pairs_to_match
+from nre_ros.mapping.sfm import SfmPoses, reconstruct
+from nre_ros.mapping.sfm_agreement import agreeing_parts
+from nre_ros.mapping.sfm_links import Links, colmap_camera
+from nre_ros.mapping.sfm_scale import aligned_to_given, further_by_given, scaled_to_depth, scaled_to_distance
+from nre_ros.mapping.sfm_views import SfmFeatures, SfmView, choose_views, pairs_to_match
 from nre_ros.recordings.frame import Frame
 
 pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is not installed: pip install pycolmap")
 
 FRAMES = 12
-OPTIONS = ["--set", "keyframe_motion=0", "--set", "points_per_keyframe=400"]
+OPTIONS = ["--set", "keyframe_motion=0", "--set", "points_per_keyframe=300"]
 
 
 def pose(index: int) -> Pose:
@@ -85,9 +86,9 @@ def test_a_map_of_bare_images_localizes(bare: Path, tmp_path: Path, capsys: pyte
 @pytest.fixture(scope="module")
 def solved() -> tuple[list[SfmView], SfmPoses]:
     """Of frames that have true depth and noisy odometry, one pose of which is far off."""
-    config = with_values(BuilderConfig(), {"keyframe_motion": 0.0, "points_per_keyframe": 400})
+    config = with_values(BuilderConfig(), {"keyframe_motion": 0.0, "points_per_keyframe": 300})
     views = choose_views(noisy_frames(), config)
-    return views, reconstruct(views, lambda *_: None)
+    return views, reconstruct(views, lambda *_: None)[0]
 
 
 def noisy_frames() -> list[Frame]:
@@ -99,9 +100,18 @@ def noisy_frames() -> list[Frame]:
 
 def test_the_same_images_give_the_same_poses(solved: tuple[list[SfmView], SfmPoses]) -> None:
     views, found = solved
-    again = reconstruct(views, lambda *_: None)
+    again = reconstruct(views, lambda *_: None)[0]
     assert found.world_from_cam.keys() == again.world_from_cam.keys()
     assert all(torch.equal(pose.matrix(), again.world_from_cam[k].matrix()) for k, pose in found.world_from_cam.items())
+
+
+def test_views_of_two_places_become_two_parts(solved: tuple[list[SfmView], SfmPoses]) -> None:
+    """The other place is the mirrored one: no feature of it looks the same."""
+    config = with_values(BuilderConfig(), {"keyframe_motion": 0.0, "points_per_keyframe": 200})
+    mirrored = [replace(poseless(f), image_rgb=np.ascontiguousarray(f.image_rgb[:, ::-1])) for f in frames()[:5]]
+    views = [*solved[0][:7], *choose_views(mirrored, config)]
+    parts = reconstruct(views, lambda *_: None, most_parts=3)
+    assert [set(part.world_from_cam) for part in parts] == [set(range(7)), set(range(7, 12))]
 
 
 @pytest.mark.parametrize("how", ["odometry", "depth", "distance"])
@@ -133,6 +143,7 @@ def test_a_map_in_metres_of_the_odometry(tmp_path: Path, capsys: pytest.CaptureF
     text = capsys.readouterr().out
     assert f"{FRAMES - 1} of {FRAMES} poses agree" in text and "unit metre" in text and "poses" in text
     map_ = load_map(tmp_path / "map")
+    assert len(map_.keyframe_stamps_ns) == FRAMES - 1, "what contradicts odometry is left out"
     angle, distance = pose_error(map_.map_from_keyframe, true_poses(map_.keyframe_stamps_ns.tolist()))
     assert float(angle.max()) < 0.3 and float(distance.max()) < 0.02
 
@@ -149,10 +160,9 @@ def refused(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 def test_what_cannot_be_placed_is_told(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--sfm" in refused(bare, tmp_path, capsys)
     assert "at least 3 frames" in refused(bare, tmp_path, capsys, "--sfm", "--every", "6", *OPTIONS)
-    assert "0 of 12 placed frames have a pose" in refused(
-        bare, tmp_path, capsys, "--sfm", "--sfm-scale", "odometry", *OPTIONS
-    )
-    assert "0 points have measured depth" in refused(bare, tmp_path, capsys, "--sfm", "--sfm-scale", "depth", *OPTIONS)
+    few = ["--sfm", "--every", "2", *OPTIONS]
+    assert "0 of 6 placed frames have a pose" in refused(bare, tmp_path, capsys, *few, "--sfm-scale", "odometry")
+    assert "0 points have measured depth" in refused(bare, tmp_path, capsys, *few, "--sfm-scale", "depth")
     assert "'here'" in refused(bare, tmp_path, capsys, "--sfm", "--sfm-distance", "rgb/0.png", "rgb/1.png", "here")
     words = ["--sfm", "--every", "3", "--sfm-distance", "rgb/0.png", "rgb/4.png", "1", *OPTIONS]
     assert "rgb/4.png, which is no frame of bare" in refused(bare, tmp_path, capsys, *words)
@@ -200,24 +210,57 @@ def test_colmap_gets_the_camera_as_it_is(model: DistortionModel, distortion: tup
 
 
 def test_many_views_are_matched_with_those_that_follow_and_those_alike() -> None:
-    """Two rounds of one way: what looks alike is a round apart, and must be found among 80 views."""
-    generator = torch.Generator().manual_seed(0)
-    places = torch.nn.functional.normalize(torch.rand(40, 30, 128, generator=generator) ** 4, dim=-1)
+    """Two rounds of one way: what looks alike is a round apart, and must be found among 240 views."""
+    rng = np.random.default_rng(0)
+    places = rng.random((120, 30, 128)) ** 4
     views = []
-    for k in range(80):
-        own = torch.nn.functional.normalize(places[k % 40] + 0.01 * torch.rand(30, 128, generator=generator), dim=-1)
-        keypoints = Keypoints(np.zeros((30, 2)), own)
-        views.append(SfmView(k, f"{k}", k, ros_world.CAMERA, keypoints, torch.full((30,), torch.nan), None))
+    for k in range(240):
+        descriptors = (255 * (places[k % 120] + 0.01 * rng.random((30, 128))).clip(0, 1)).astype(np.uint8)
+        features = SfmFeatures(np.zeros((30, 6), np.float32), descriptors)
+        views.append(SfmView(k, f"{k}", k, ros_world.CAMERA, features, torch.full((30,), torch.nan), None))
     pairs = pairs_to_match(views)
-    assert len(pairs) < 80 * 18 and all(i < j for i, j in pairs)
-    assert {(k, k + 1) for k in range(79)} <= set(pairs)
-    assert {(k, k + 40) for k in range(40)} <= set(pairs)
+    assert len(pairs) < 240 * 60 and all(i < j for i, j in pairs)
+    assert {(k, k + 1) for k in range(239)} <= set(pairs)
+    assert {(k, k + 120) for k in range(120)} <= set(pairs)
+    assert len(pairs_to_match(views[:100])) == 100 * 99 / 2, "of few, every pair"
+
+
+def test_what_contradicts_the_matches_is_taken_out() -> None:
+    """Views in a row see points that are near and far. One is misplaced; then half of them are in another scale."""
+    generator = torch.Generator().manual_seed(0)
+    xyz = torch.rand(60, 3, generator=generator, dtype=torch.float64) * 4 + torch.tensor([-2, -2, 3]).double()
+    centres = torch.rand(10, 3, generator=generator, dtype=torch.float64)
+    right = {k: Pose(torch.eye(3, dtype=torch.float64), centres[k]) for k in range(10)}
+    rays = [torch.nn.functional.normalize(xyz - centre, dim=1).numpy() for centre in centres]
+    seen = np.arange(60)[:, None].repeat(2, 1)
+    links = Links(rays, [400.0] * 10, dict.fromkeys(itertools.combinations(range(10), 2), seen))
+    assert [part.views for part in agreeing_parts(links, right)] == [set(range(10))]
+
+    shifted = right | {4: Pose(right[4].rotation, right[4].translation + 0.3)}
+    assert [part.views for part in agreeing_parts(links, shifted)] == [set(range(10)) - {4}]
+
+    bent = {k: Pose(pose.rotation, pose.translation * (1 if k < 6 else 5)) for k, pose in right.items()}
+    assert agreeing_parts(links, bent)[0].views == set(range(6))
+
+    halves = {pair: seen for pair in links.matches if pair == (4, 5) or (pair[0] < 5) == (pair[1] < 5)}
+    apart = agreeing_parts(Links(rays, [400.0] * 10, halves), right)
+    assert sorted(min(part.views) for part in apart) == [0, 5], "one link of 60 matches is not enough"
+
+
+def test_a_further_part_is_placed_by_odometry_only_where_it_agrees(solved: tuple[list[SfmView], SfmPoses]) -> None:
+    views, found = solved
+    placed = further_by_given(found, views)
+    assert set(placed) == set(range(FRAMES)) - {5}, "the frame whose odometry is wrong has no other support"
+    angle, distance = pose_error(stacked([*placed.values()]), stacked([pose(k) for k in placed]))
+    assert float(angle.max()) < 0.3 and float(distance.max()) < 0.02
+    wrong = [replace(view, given=views[(5 * k) % FRAMES].given) for k, view in enumerate(views)]
+    assert further_by_given(found, wrong) == {}
 
 
 def test_frames_that_show_nothing_new_are_passed_over_unless_wanted() -> None:
     seen = frames()
     doubled = [f for f in seen[:3] for _ in range(2)]
-    config = with_values(BuilderConfig(), {"points_per_keyframe": 400})
+    config = with_values(BuilderConfig(), {"points_per_keyframe": 300})
     assert [view.index for view in choose_views(doubled, config)] == [0, 2, 4]
     wanted = iter([False, False, False, True, False, False])
     assert [view.index for view in choose_views(doubled, config, lambda frame: next(wanted))] == [0, 2, 3, 4]

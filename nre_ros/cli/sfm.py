@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import torch
-
 from nre_ros.cli.recording_options import every_of
 from nre_ros.config import BuilderConfig
 from nre_ros.errors import ConfigError, RecordingError
@@ -27,6 +25,9 @@ if TYPE_CHECKING:
 
 STAMP_TOLERANCE_NS = 1_000_000
 """A frame may be named by its stamp in decimal seconds, as exactly as this."""
+
+MOST_PARTS = 10
+"""That odometry joins, the largest first."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -85,43 +86,52 @@ def check_sfm_arguments(args: argparse.Namespace) -> None:
 
 def place_frames(args: argparse.Namespace, recording: Recording, config: BuilderConfig, tell: Progress) -> PlacedFrames:
     """Poses of the frames that the arguments choose; prints what became of them. Raises NreError."""
-    from nre_ros.mapping.sfm import reconstruct, require_pycolmap
+    from nre_ros.mapping.sfm import reconstruct
+    from nre_ros.mapping.sfm_scale import moved_by
     from nre_ros.mapping.sfm_views import choose_views
 
-    require_pycolmap()
     frames, total = every_of(args, recording)
     named = args.sfm_distance[:2]
     views = choose_views(_counted(frames, total, tell), config, lambda frame: _is_any(named, frame))
     _check_named(named, views, recording.name)
-    solved = reconstruct(views, tell)
+    parts = reconstruct(views, tell, MOST_PARTS if args.sfm_scale == "odometry" else 1)
+    solved = parts[0]
     print(
         f"structure from motion placed {len(solved.world_from_cam)} of the {len(views)} frames that show something new "
         f"({total} in all); mean reprojection error {solved.error_px:.2f} px"
     )
-    if solved.others:
-        sizes = ", ".join(map(str, solved.others))
-        print(f"further parts, of {sizes} frames, do not hang together with it and are left out")
-    map_from_world, unit = _scaled(args, solved, views)
-    world_from_cam = list(solved.world_from_cam.values())
-    rotation = torch.stack([pose.rotation for pose in world_from_cam])
-    map_from_cam = map_from_world.move(Pose(rotation, torch.stack([pose.translation for pose in world_from_cam])))
-    indices = [views[k].index for k in solved.world_from_cam]
-    return PlacedFrames({index: map_from_cam[i] for i, index in enumerate(indices)}, unit)
+    if args.sfm_scale == "odometry":
+        placed, unit = _placed_by_odometry(parts, views), "metre"
+    else:
+        map_from_world, unit = _scaled(args, solved, views)
+        placed = moved_by(map_from_world, solved.world_from_cam)
+    if len(placed) < len(views):
+        print(f"left out: {len(views) - len(placed)} frames that do not hang together with these or contradict them")
+    return PlacedFrames({views[k].index: placed[k] for k in sorted(placed)}, unit)
+
+
+def _placed_by_odometry(parts: list[SfmPoses], views: list[SfmView]) -> dict[int, Pose]:
+    """``map_from_cam`` by position, of all parts that agree with odometry; prints how well they do."""
+    from nre_ros.mapping.sfm_scale import agreeing_with_given, aligned_to_given, further_by_given
+
+    found = aligned_to_given(parts[0], views)
+    print(
+        f"scale from odometry, good to {found.scale_deviation:.2%}: {int(found.inlier.sum())} of "
+        f"{len(found.inlier)} poses agree, off by {float(found.distance.median()):.3g} m and "
+        f"{float(found.angle_deg.median()):.2g} deg (median)"
+    )
+    further = [placed for part in parts[1:] if (placed := further_by_given(part, views))]
+    if further:
+        sizes = ", ".join(str(len(placed)) for placed in further)
+        print(f"further parts, of {sizes} frames, agree with odometry and lie where it says")
+    return {k: pose for placed in [agreeing_with_given(parts[0], views, found), *further] for k, pose in placed.items()}
 
 
 def _scaled(args: argparse.Namespace, solved: SfmPoses, views: list[SfmView]) -> tuple[Similarity, str]:
-    """``map_from_world`` and the map's unit; prints how well the scale is known."""
+    """``map_from_world`` by depth or a distance and the map's unit; prints how well the scale is known."""
     from nre_ros.geometry.alignment import Similarity
     from nre_ros.mapping import sfm_scale
 
-    if args.sfm_scale == "odometry":
-        found = sfm_scale.aligned_to_given(solved, views)
-        print(
-            f"scale from odometry, good to {found.scale_deviation:.2%}: {int(found.inlier.sum())} of "
-            f"{len(found.inlier)} poses agree, off by {float(found.distance.median()):.3g} m and "
-            f"{float(found.angle_deg.median()):.2g} deg (median)"
-        )
-        return found.b_from_a, "metre"
     if args.sfm_scale == "depth":
         metric, count, spread = sfm_scale.scaled_to_depth(solved)
         print(f"scale from {count} points with measured depth, whose ratios differ by {spread:.1%}")

@@ -17,6 +17,9 @@ ANGLE_DEG = 10.0
 LEAST_AGREEING = 0.5
 SCALE_DEVIATION = 0.1
 """Of the scale, as a share of it: beyond, the way was too short for what odometry is off by."""
+LEAST_FURTHER_POSES = 5
+LEAST_FURTHER_AGREEING = 0.8
+"""Of the poses of a part that nothing but odometry joins to the first."""
 LEAST_DEPTHS = 50
 DEPTH_SPREAD = 0.15
 """Most that the ratios of depth may differ (half the distance between quartiles, as a share): more is no agreement."""
@@ -56,6 +59,32 @@ def aligned_to_given(poses: SfmPoses, views: list[SfmView]) -> Alignment:
             "moved too little for its odometry"
         )
     return found
+
+
+def agreeing_with_given(poses: SfmPoses, views: list[SfmView], found: Alignment) -> dict[int, Pose]:
+    """``given_from_cam`` by the position of the view, without those that contradict the view's given pose: one of both
+    is wrong then, and a wrong pose is worse for a map than a frame less."""
+    agrees = iter(found.inlier.tolist())
+    kept = {k: pose for k, pose in poses.world_from_cam.items() if views[k].given is None or next(agrees)}
+    return moved_by(found.b_from_a, kept)
+
+
+def further_by_given(poses: SfmPoses, views: list[SfmView]) -> dict[int, Pose]:
+    """The same of a part that nothing but its given poses joins to the first; none where too few agree."""
+    try:
+        found = aligned_to_given(poses, views)
+    except MapError:
+        return {}
+    agreeing = int(found.inlier.sum())
+    if agreeing < max(LEAST_FURTHER_POSES, LEAST_FURTHER_AGREEING * len(found.inlier)):
+        return {}
+    return agreeing_with_given(poses, views, found)
+
+
+def moved_by(map_from_world: Similarity, world_from_cam: dict[int, Pose]) -> dict[int, Pose]:
+    """``map_from_cam`` by the position of the view."""
+    moved = map_from_world.move(_stacked(tuple(world_from_cam.values())))
+    return {k: moved[n] for n, k in enumerate(world_from_cam)}
 
 
 def scaled_to_depth(poses: SfmPoses) -> tuple[Similarity, int, float]:
