@@ -22,11 +22,12 @@ from nre_ros.evaluation.acceptance_fit import fit_tail
 from nre_ros.features import FeatureNetwork
 from nre_ros.localization import Localizer
 from nre_ros.localization.acceptance import UNSURE_DEG, judge
-from nre_ros.localization.calibration import SHIPPED, load_calibration, write_calibration
+from nre_ros.localization.calibration import SHIPPED, Calibration, load_calibration, write_calibration
 from nre_ros.mapping import load_map
 from nre_ros.nre import Estimate, Outcome
 
 RATES = (0.1, 0.01, 1e-3, 1e-5)
+FITTED = Calibration("test", 1000, level=0.33, fall=0.19)
 
 
 def estimate(explained: float, parts: int, landmarks: int = 640, second: float = 0.2, deg: float = 0.05) -> Estimate:
@@ -40,33 +41,33 @@ def estimate(explained: float, parts: int, landmarks: int = 640, second: float =
 
 
 def test_clarity_and_spread_make_up_for_each_other() -> None:
-    wide, narrow, clear = (judge(estimate(*of), 1.0, SHIPPED, 1e-3) for of in ((0.1, 32), (0.1, 4), (0.9, 64)))
+    wide, narrow, clear = (judge(estimate(*of), 1.0, FITTED, 1e-3) for of in ((0.1, 32), (0.1, 4), (0.9, 64)))
     assert wide.accepted and clear.accepted and clear.score > wide.score
     assert not narrow.accepted and "of 64 parts of the image are explained" in narrow.reason
-    corner = judge(estimate(0.9, 3), 1.0, SHIPPED, 0.1)
+    corner = judge(estimate(0.9, 3), 1.0, FITTED, 0.1)
     assert not corner.accepted and "lie in 3.0 of 64 parts of the image" in corner.reason
     assert clear.support == pytest.approx(0.9 * 0.6 * 64 / 1.2 * np.sqrt(0.8))
 
 
 def test_what_is_explained_does_not_depend_on_how_many_landmarks_were_asked_about() -> None:
-    few, many = (judge(estimate(0.2, 32, landmarks), 1.0, SHIPPED, 1e-3) for landmarks in (320, 1280))
+    few, many = (judge(estimate(0.2, 32, landmarks), 1.0, FITTED, 1e-3) for landmarks in (320, 1280))
     assert few.support == pytest.approx(many.support) and few.support > 0
 
 
 def test_a_stricter_rate_accepts_some_of_the_same_and_no_other() -> None:
     found = [estimate(k / 10, parts) for k in range(1, 11) for parts in range(4, 20)]
-    verdicts = [[judge(e, 1.0, SHIPPED, rate) for e in found] for rate in RATES]
+    verdicts = [[judge(e, 1.0, FITTED, rate) for e in found] for rate in RATES]
     assert all(v.accepted == (v.score >= 0.5) and 0 <= v.score <= 1 for some in verdicts for v in some)
     accepted = [{i for i, v in enumerate(some) if v.accepted} for some in verdicts]
     assert all(stricter < looser for looser, stricter in pairwise(accepted))
 
 
 def test_an_ambiguous_or_unsure_pose_is_no_answer_however_good_it_looks() -> None:
-    twin = judge(estimate(0.9, 64, second=0.99), 1.0, SHIPPED, 0.1)
+    twin = judge(estimate(0.9, 64, second=0.99), 1.0, FITTED, 0.1)
     assert not twin.accepted and twin.ambiguous and "99 %" in twin.reason
-    unsure = judge(estimate(0.9, 64, deg=1.01 * UNSURE_DEG), 1.0, SHIPPED, 0.1)
+    unsure = judge(estimate(0.9, 64, deg=1.01 * UNSURE_DEG), 1.0, FITTED, 0.1)
     assert not unsure.accepted and not unsure.ambiguous and "rotation is uncertain" in unsure.reason
-    poor = judge(estimate(0.1, 4, second=0.99), 1.0, SHIPPED, 1e-3)
+    poor = judge(estimate(0.1, 4, second=0.99), 1.0, FITTED, 1e-3)
     assert not poor.ambiguous, "the other pose is not all that speaks against it"
 
 
