@@ -37,8 +37,8 @@ def landmarks_in_view(map_: Map, keyframes: Sequence[int], map_from_cam: Pose, c
     """Indices of up to ``most`` landmarks of the keyframes that a camera there has in view, spread over the image: of
     each part of it those that are seen most, and one seen less only after :data:`PATIENCE` times as many others.
 
-    Not spread, median rotations on whole maps are up to a fifth larger (fox, aerial_village, tracking with few
-    landmarks). Without patience, or spread only among those seen alike, more poses on sparse maps are wrong or inexact.
+    Not spread, median rotations on whole maps are up to a fifth larger (fox). Without patience, or spread only among
+    those seen alike, more poses on sparse maps are wrong or inexact; where depth is measured, patience gains nothing.
     """
     seen = landmarks_of(map_, keyframes)
     uv_px, visible = camera.project(map_from_cam.inverse().transform(sound_points(map_, seen)))
