@@ -12,6 +12,7 @@ import ros_world
 import torch
 
 from nre_ros.config import LocalizerConfig, with_values
+from nre_ros.evaluation.bench import time_tracking
 from nre_ros.features import FeatureNetwork
 from nre_ros.geometry import Pose, pose_error
 from nre_ros.localization import Localization, Localizer, Search, Status
@@ -125,6 +126,16 @@ def test_a_wrong_given_pose_costs_the_search_around_it_once(localizer: Localizer
         objection = tracker.objection(found, frame.stamp_ns, frame.map_from_cam, 2, MOTION)
         heard.append(("neighbourhood" in found.timings_ms, "msac" in found.timings_ms, objection != ""))
     assert heard == [(True, True, True), (False, True, True), (False, True, False), (True, False, False)]
+
+
+def test_tracking_is_timed_beside_the_whole_map(localizer: Localizer) -> None:
+    """The first image is searched for, the others are tracked; only these count."""
+    told = time_tracking(localizer, FRAMES, 2)
+    assert told is not None
+    assert told.asked == 2 * len(FRAMES) and told.tracked == 2 * (len(FRAMES) - 1)
+    assert told.error_deg < 0.3 and told.whole_map_error_deg < 0.3
+    assert 0 < told.timing.p50 <= told.timing.p95 and 0 < told.whole_map.p50 <= told.whole_map.p95
+    assert time_tracking(localizer, FRAMES[:1], 1) is None
 
 
 def test_a_prior_decides_between_places_that_look_alike(twins: Localizer) -> None:

@@ -4,7 +4,7 @@ Comparing the query with every keyframe (3 kB each) takes time in proportion to 
 alike, so they are grouped as the map is loaded; no file holds the groups. A query is compared with the groups' means,
 then with codes of what the members of the likeliest differ in from their mean, and the best by these are compared
 whole. Codes alone, without groups, do not do: global descriptors vary in too many directions (of 100k made of real
-images, the 1024 best by 64 numbers hold 93 % of the truly best 20; here 320 hold 99 %).
+images, the 1024 best by 64 numbers hold 93 % of the truly best 20; here 320 hold 98 %).
 """
 
 from __future__ import annotations

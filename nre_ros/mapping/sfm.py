@@ -7,8 +7,6 @@ and what is done about models that are bent: only what agrees with the matches i
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from nre_ros.errors import MapError
 from nre_ros.geometry import Pose
 from nre_ros.mapping.sfm_agreement import Part, agreeing_parts
 from nre_ros.mapping.sfm_links import SEED, Links, Progress, link_views, name_of
-from nre_ros.mapping.sfm_views import LEAST_FEATURES, SfmView, require_pycolmap
+from nre_ros.mapping.sfm_views import LEAST_FEATURES, SfmView, quiet, require_pycolmap
 
 LEAST_VIEWS = 3
 """Fewer views with poses are no reconstruction that could be trusted."""
@@ -87,7 +85,7 @@ def reconstruct(views: list[SfmView], tell: Progress, most_parts: int = 1) -> li
     """
     pycolmap = require_pycolmap()
     _check_views(views)
-    with _quiet(pycolmap), tempfile.TemporaryDirectory(prefix="nre_ros_sfm_") as folder:
+    with quiet(pycolmap), tempfile.TemporaryDirectory(prefix="nre_ros_sfm_") as folder:
         database = Path(folder) / "matches.db"
         links = link_views(pycolmap, database, views, tell)
         if not links.matches:
@@ -117,16 +115,6 @@ def _check_views(views: list[SfmView]) -> None:
             f"only {textured} of {len(views)} frames have {LEAST_FEATURES} features or more: the images have too "
             "little texture, or are too dark or blurred, for structure from motion"
         )
-
-
-@contextmanager
-def _quiet(pycolmap: Any) -> Iterator[None]:
-    level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = level
 
 
 class _Mapper:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,17 @@ def require_pycolmap() -> Any:
     return pycolmap
 
 
+@contextmanager
+def quiet(pycolmap: Any) -> Iterator[None]:
+    """COLMAP's log tells nothing that the errors here do not."""
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = level
+
+
 def choose_views(
     frames: Iterable[Frame], config: BuilderConfig, wanted: Callable[[Frame], bool] = lambda frame: False
 ) -> list[SfmView]:
@@ -115,12 +127,8 @@ def _extractor(pycolmap: Any, most: int) -> Any:
     options.sift.estimate_affine_shape = True
     options.sift.domain_size_pooling = True
     options.sift.dsp_num_scales = POOLED_SCALES
-    level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
-    try:
+    with quiet(pycolmap):
         return pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
-    finally:
-        pycolmap.logging.minloglevel = level
 
 
 def _extract(extractor: Any, image_rgb: np.ndarray) -> SfmFeatures:
